@@ -1,0 +1,56 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Settings of every Swift target: language mode 6, memory safety spelled out, no warning survives.
+let settings: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableExperimentalFeature("Lifetimes"),
+]
+
+func module(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: settings)
+}
+
+func tests(_ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []) -> Target {
+    .testTarget(name: name, dependencies: dependencies, exclude: exclude, swiftSettings: settings)
+}
+
+let package = Package(
+    name: "gateway",
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
+
+        module("Reactor"),
+        module("TLS", ["Reactor", "COpenSSL"]),
+        module("HTTPWire", ["Reactor"]),
+        module("Redis", ["Reactor", "TLS", "CHiredis"]),
+        module("Limits"),
+        module("Keys"),
+        module("Configuration", ["Limits", "Keys", .product(name: "Yams", package: "Yams")]),
+        module("KeyManagement", ["Keys", "Limits", "Redis", "TLS", "Configuration"]),
+        module(
+            "DataPlane",
+            ["Reactor", "TLS", "HTTPWire", "Redis", "Limits", "Keys", "Configuration"]),
+        module("Admin", ["DataPlane", "Reactor", "HTTPWire", "Configuration"]),
+        .executableTarget(
+            name: "gateway",
+            dependencies: [
+                "Admin", "DataPlane", "KeyManagement", "Configuration", "Keys", "Limits", "Redis", "TLS",
+                "HTTPWire", "Reactor",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: settings),
+    ]
+)
