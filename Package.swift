@@ -28,10 +28,11 @@ let package = Package(
         .package(url: "https://github.com/jpsim/Yams", from: "6.0.0"),
     ],
     targets: [
+        .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
 
-        module("Reactor"),
+        module("Reactor", ["CLinux"]),
         module("TLS", ["Reactor", "COpenSSL"]),
         module("HTTPWire", ["Reactor"]),
         module("Redis", ["Reactor", "TLS", "CHiredis"]),

@@ -1,0 +1,76 @@
+# One door for everything one does with the repository; `make` alone lists what there is.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+SWIFT ?= swift
+RELEASE_BINARY = $(CURDIR)/.build/release/gateway
+SWIFT_FILES = Package.swift Sources Tests
+
+# What links into the gateway, what the tests drive it with, what the benchmark compares it with.
+BUILD_PACKAGES = libssl-dev libhiredis-dev
+TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace
+BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-client wrk
+
+# Seconds that each fuzz target runs.
+FUZZ_SECONDS ?= 60
+# Tests that `make test` runs: a regular expression on their names, all when empty.
+FILTER ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build
+build: build-packages ## Build the release binary, .build/release/gateway
+	@$(SWIFT) build -c release --product gateway
+
+.PHONY: demo
+demo: build ## Run a gateway that needs nothing else and prints curl lines to paste
+	@exec $(RELEASE_BINARY) demo
+
+.PHONY: test
+test: build test-packages ## Run every test; the integration tests drive the release binary
+	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
+
+.PHONY: test-sanitized
+test-sanitized: test-packages ## Run the unit tests under the address, then the thread sanitizer
+	@for sanitizer in address thread; do \
+	    echo "--- $$sanitizer sanitizer"; \
+	    $(SWIFT) test --disable-xctest --sanitize=$$sanitizer --scratch-path .build-$$sanitizer \
+	        --skip IntegrationTests --skip TidyTests; \
+	done
+
+.PHONY: bench
+bench: build bench-packages ## Measure CPU per request beside nginx and HAProxy (about 20 minutes)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) Benchmarks/run
+
+.PHONY: fuzz
+fuzz: build-packages ## Fuzz the parsers for FUZZ_SECONDS each (default 60)
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run
+
+.PHONY: format
+format: ## Rewrite the Swift files in the house style
+	@$(SWIFT) format --in-place --recursive --parallel $(SWIFT_FILES)
+
+.PHONY: lint
+lint: build-packages ## Check style, and the rules that TidyTests keep
+	@$(SWIFT) format lint --strict --recursive --parallel $(SWIFT_FILES)
+	@$(SWIFT) test --disable-xctest --filter TidyTests
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@rm -rf .build .build-*
+
+.PHONY: build-packages test-packages bench-packages
+build-packages: swift
+	@.ci/packages $(BUILD_PACKAGES)
+test-packages: swift
+	@.ci/packages $(TEST_PACKAGES)
+bench-packages: swift
+	@.ci/packages $(BENCH_PACKAGES)
+
+.PHONY: swift
+swift:
+	@command -v $(SWIFT) >/dev/null || { echo "Swift 6.2 or newer is needed: https://www.swift.org/install" >&2; exit 1; }

@@ -1,0 +1,47 @@
+// Linux interfaces that Swift's Glibc module leaves out. One wrapper per call or macro; no logic.
+#ifndef GATEWAY_CLINUX_SHIM_H
+#define GATEWAY_CLINUX_SHIM_H
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/prctl.h>
+#include <string.h>
+#include <stdint.h>
+
+// Declared by <sys/socket.h> only under _GNU_SOURCE, which a module cannot set for its includers.
+extern int accept4(int, struct sockaddr *, socklen_t *, int);
+static inline int gw_accept4(int descriptor, struct sockaddr *address, socklen_t *length, int flags) {
+    return accept4(descriptor, address, length, flags);
+}
+
+// EPOLL_EVENTS is an enum in C and imports as a type of its own; the loop wants plain bits.
+enum {
+    gw_epoll_in = 0x001,
+    gw_epoll_out = 0x004,
+    gw_epoll_error = 0x008,
+    gw_epoll_hangup = 0x010,
+    gw_epoll_peer_closed = 0x2000,
+};
+
+// struct epoll_event is packed on x86-64; its union is easier to reach from C.
+static inline int gw_epoll_control(int poller, int operation, int descriptor, uint32_t events, uint64_t token) {
+    struct epoll_event event = {.events = events, .data = {.u64 = token}};
+    return epoll_ctl(poller, operation, descriptor, &event);
+}
+static inline uint64_t gw_epoll_token(const struct epoll_event *event) { return event->data.u64; }
+static inline uint32_t gw_epoll_events(const struct epoll_event *event) { return event->events; }
+
+// prctl is variadic, which Swift does not import. The name is cut at 15 bytes by the kernel.
+static inline void gw_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+// glibc has two functions of the name strerror_r; this is the one that POSIX describes.
+extern int __xpg_strerror_r(int, char *, size_t);
+static inline int gw_error_text(int code, char *text, size_t size) {
+    return __xpg_strerror_r(code, text, size);
+}
+
+#endif

@@ -1,0 +1,169 @@
+// A `Block` is a plain handle on a piece of memory that a pool owns: base, capacity, and the part in use.
+//
+// It is copyable on purpose: connections keep it in their slots, the worker borrows a local copy while it
+// parses, and no reference counting ever happens. The price is the rule that whoever takes a block from a
+// pool gives it back once. All access is bounds-checked; only the C edges see addresses.
+
+@safe
+package struct Block {
+    @usableFromInline var base: UnsafeMutablePointer<UInt8>?
+    /// Bytes of memory behind the block; 0 when it holds none.
+    @usableFromInline package var capacity: Int
+    @usableFromInline var start: Int
+    @usableFromInline var end: Int
+
+    /// A block without memory.
+    @inlinable
+    package init() {
+        unsafe base = nil
+        capacity = 0
+        start = 0
+        end = 0
+    }
+
+    @inlinable
+    package static var none: Block { Block() }
+
+    /// Memory of its own, outside any pool; `deallocate` ends it.
+    ///
+    /// - Parameter capacity: bytes, at least 1.
+    package static func allocate(capacity: Int) -> Block {
+        precondition(capacity > 0, "a block has room")
+        var block = Block()
+        unsafe block.base = .allocate(capacity: capacity)
+        block.capacity = capacity
+        return block
+    }
+
+    /// Frees memory that `allocate` made.
+    package mutating func deallocate() {
+        unsafe base?.deallocate()
+        self = Block()
+    }
+
+    @inlinable package var isAllocated: Bool { unsafe base != nil }
+    /// Bytes readable.
+    @inlinable package var count: Int { end &- start }
+    @inlinable package var isEmpty: Bool { end == start }
+    /// Bytes that may still be appended without compacting.
+    @inlinable package var freeCount: Int { capacity &- end }
+
+    /// The bytes in use.
+    @inlinable
+    package var readable: Span<UInt8> {
+        @_lifetime(borrow self)
+        get {
+            let bytes = unsafe Span(
+                _unsafeElements: UnsafeBufferPointer(
+                    start: base.map { unsafe UnsafePointer($0 + start) }, count: end &- start))
+            return unsafe _overrideLifetime(bytes, borrowing: self)
+        }
+    }
+
+    /// A part of the bytes in use, counted from the first readable byte.
+    @inlinable
+    @_lifetime(borrow self)
+    package func span(_ range: Range<Int>) -> Span<UInt8> {
+        precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside the block")
+        let bytes = unsafe Span(
+            _unsafeElements: UnsafeBufferPointer(
+                start: base.map { unsafe UnsafePointer($0 + start + range.lowerBound) },
+                count: range.count))
+        return unsafe _overrideLifetime(bytes, borrowing: self)
+    }
+
+    /// Copies as much as fits and returns how much that was.
+    @inlinable
+    @discardableResult
+    package mutating func append(_ bytes: Span<UInt8>) -> Int {
+        let n = Swift.min(bytes.count, freeCount)
+        guard n > 0, let base = unsafe base else { return 0 }
+        unsafe bytes.withUnsafeBufferPointer { source in
+            guard let from = source.baseAddress else { return }
+            unsafe (base + end).update(from: from, count: n)
+        }
+        end &+= n
+        return n
+    }
+
+    @inlinable
+    package mutating func append(_ text: StaticString) {
+        let n = Swift.min(text.utf8CodeUnitCount, freeCount)
+        guard n > 0, let base = unsafe base else { return }
+        unsafe (base + end).update(from: text.utf8Start, count: n)
+        end &+= n
+    }
+
+    @inlinable
+    package mutating func append(byte: UInt8) {
+        guard freeCount > 0, let base = unsafe base else { return }
+        unsafe base[end] = byte
+        end &+= 1
+    }
+
+    /// Takes bytes from the front.
+    @inlinable
+    package mutating func consume(_ n: Int) {
+        precondition(n >= 0 && n <= count, "more consumed than there is")
+        start &+= n
+        if start == end {
+            start = 0
+            end = 0
+        }
+    }
+
+    /// Counts bytes that a C function wrote at `writableAddress`.
+    @inlinable
+    package mutating func advanceEnd(_ n: Int) {
+        precondition(n >= 0 && n <= freeCount, "more written than fits")
+        end &+= n
+    }
+
+    @inlinable
+    package mutating func clear() {
+        start = 0
+        end = 0
+    }
+
+    /// Moves the readable bytes to the front so that all free room is behind them.
+    package mutating func compact() {
+        guard start > 0, let base = unsafe base else { return }
+        let n = count
+        unsafe base.update(from: base + start, count: n)
+        start = 0
+        end = n
+    }
+
+    /// Appends what fits of `other` and takes that from it.
+    package mutating func moveContents(from other: inout Block) -> Int {
+        let n = append(other.readable)
+        other.consume(n)
+        return n
+    }
+
+    /// Overwrites one byte already in use, counted from the first readable byte.
+    @inlinable
+    package mutating func replace(at index: Int, with byte: UInt8) {
+        precondition(index >= 0 && index < count, "index outside the block")
+        unsafe base?[start + index] = byte
+    }
+
+    /// Where the next byte would go; for C functions that fill a block.
+    @inlinable
+    @unsafe package var writableAddress: UnsafeMutablePointer<UInt8>? {
+        unsafe base.map { unsafe $0 + end }
+    }
+
+    /// The first readable byte; for C functions that read a block.
+    @inlinable
+    @unsafe package var readableAddress: UnsafeMutablePointer<UInt8>? {
+        unsafe base.map { unsafe $0 + start }
+    }
+
+    /// Counts what a writer that began at this block's end has written.
+    @inlinable
+    package mutating func commit(_ writer: ByteWriter) {
+        precondition(unsafe writer.base == writableAddress, "the writer belongs to another block")
+        advanceEnd(writer.count)
+    }
+}

@@ -1,0 +1,82 @@
+/// Blocks of a few sizes, handed out last-in first-out so that a busy worker keeps reusing warm memory.
+///
+/// A connection holds a block only while it has bytes to keep: an idle one holds none. What comes back
+/// beyond `bytesRetainedMax` is freed, so a burst does not stay resident for ever.
+package final class BufferPool {
+    /// 4 KiB holds a head; 16 KiB a TLS record; 64 KiB one large read; 160 KiB one burst of records with
+    /// their overhead; 512 KiB is the most that any connection may ever hold back.
+    package static let sizes = [4_096, 16_384, 65_536, 163_840, 524_288]
+
+    private var free: [[Block]]
+    private var bytesRetained = 0
+    private let bytesRetainedMax: Int
+    /// Bytes handed out and not yet given back.
+    package private(set) var bytesOutstanding = 0
+
+    /// - Parameter bytesRetainedMax: idle bytes that the pool keeps for reuse.
+    package init(bytesRetainedMax: Int = 16 << 20) {
+        self.bytesRetainedMax = bytesRetainedMax
+        free = Self.sizes.map { _ in [] }
+        for index in free.indices { free[index].reserveCapacity(256) }
+    }
+
+    /// An empty block of the smallest size that holds `capacity` bytes.
+    ///
+    /// Callers ask for no more than the largest size: every limit on a message is below it.
+    package func take(atLeast capacity: Int) -> Block {
+        let index = Self.sizeIndex(for: capacity)
+        bytesOutstanding += Self.size(at: index)
+        if var block = free[index].popLast() {
+            bytesRetained -= block.capacity
+            block.clear()
+            return block
+        }
+        return Block.allocate(capacity: Self.size(at: index))
+    }
+
+    /// Takes a block back and leaves an empty handle behind. A handle without memory is accepted.
+    package func give(_ block: inout Block) {
+        guard block.isAllocated else { return }
+        let index = Self.sizeIndex(for: block.capacity)
+        bytesOutstanding -= block.capacity
+        if bytesRetained + block.capacity <= bytesRetainedMax {
+            bytesRetained += block.capacity
+            free[index].append(block)
+        } else {
+            block.deallocate()
+        }
+        block = Block()
+    }
+
+    /// Makes sure that `block` has room for `more` bytes, moving its content to a larger one if need be.
+    package func ensureRoom(for more: Int, in block: inout Block) {
+        if block.freeCount >= more && block.isAllocated { return }
+        if block.isAllocated && block.capacity - block.count >= more {
+            block.compact()
+            return
+        }
+        var larger = take(atLeast: block.count + more)
+        larger.append(block.readable)
+        give(&block)
+        block = larger
+    }
+
+    private static func sizeIndex(for capacity: Int) -> Int {
+        if capacity <= 4_096 { return 0 }
+        if capacity <= 16_384 { return 1 }
+        if capacity <= 65_536 { return 2 }
+        if capacity <= 163_840 { return 3 }
+        precondition(capacity <= 524_288, "no message part is larger than the largest block")
+        return 4
+    }
+
+    private static func size(at index: Int) -> Int {
+        switch index {
+        case 0: return 4_096
+        case 1: return 16_384
+        case 2: return 65_536
+        case 3: return 163_840
+        default: return 524_288
+        }
+    }
+}

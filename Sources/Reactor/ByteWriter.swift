@@ -1,0 +1,120 @@
+/// Writes text into a block's free room. It never traps on a full block: it stops and remembers.
+///
+/// A caller writes a whole head without checking, then looks at `overflowed` once.
+@safe
+package struct ByteWriter {
+    @usableFromInline let base: UnsafeMutablePointer<UInt8>?
+    @usableFromInline let capacity: Int
+    /// Bytes written.
+    @usableFromInline package var count: Int
+    /// Whether something did not fit; nothing is written after that.
+    @usableFromInline package var overflowed: Bool
+
+    /// A writer at the end of what `block` holds.
+    @inlinable
+    package init(_ block: Block) {
+        unsafe base = block.writableAddress
+        capacity = block.freeCount
+        count = 0
+        overflowed = false
+    }
+
+    @usableFromInline
+    @inline(__always)
+    mutating func room(_ n: Int) -> UnsafeMutablePointer<UInt8>? {
+        guard n <= capacity &- count, !overflowed, let base = unsafe base else {
+            overflowed = true
+            return nil
+        }
+        let place = unsafe base + count
+        count &+= n
+        return unsafe place
+    }
+
+    @inlinable
+    package mutating func append(_ bytes: Span<UInt8>) {
+        let n = bytes.count
+        guard n > 0, let place = unsafe room(n) else { return }
+        unsafe bytes.withUnsafeBufferPointer { source in
+            guard let from = source.baseAddress else { return }
+            unsafe place.update(from: from, count: n)
+        }
+    }
+
+    @inlinable
+    package mutating func append(_ text: StaticString) {
+        let n = text.utf8CodeUnitCount
+        guard n > 0, let place = unsafe room(n) else { return }
+        unsafe place.update(from: text.utf8Start, count: n)
+    }
+
+    @inlinable
+    package mutating func append(byte: UInt8) {
+        guard let place = unsafe room(1) else { return }
+        unsafe place.pointee = byte
+    }
+
+    /// Appends a decimal number, with a sign when negative.
+    @inlinable
+    package mutating func append(decimal value: Int64) {
+        if value >= 0 && value < 10 {
+            append(byte: 48 &+ UInt8(truncatingIfNeeded: value))
+            return
+        }
+        if value < 0 { append(byte: 45) }
+        var rest = value.magnitude
+        var digits = 1
+        var probe = rest
+        while probe >= 10 {
+            probe /= 10
+            digits &+= 1
+        }
+        guard let place = unsafe room(digits) else { return }
+        var at = digits &- 1
+        while at >= 0 {
+            unsafe place[at] = 48 &+ UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
+            at &-= 1
+        }
+    }
+
+    /// Appends lower-case hexadecimal, padded with zeros to at least `minimumDigits` (1 to 16).
+    @inlinable
+    package mutating func append(hexadecimal value: UInt64, minimumDigits: Int = 1) {
+        let needed = value == 0 ? 1 : (67 &- value.leadingZeroBitCount) / 4
+        let digits = Swift.max(needed, Swift.min(16, minimumDigits))
+        guard let place = unsafe room(digits) else { return }
+        var rest = value
+        var at = digits &- 1
+        while at >= 0 {
+            let nibble = UInt8(truncatingIfNeeded: rest & 15)
+            unsafe place[at] = nibble < 10 ? 48 &+ nibble : 87 &+ nibble
+            rest >>= 4
+            at &-= 1
+        }
+    }
+
+    /// Appends the UTF-8 of a string; not for the hot path.
+    package mutating func append(string: String) {
+        for byte in string.utf8 { append(byte: byte) }
+    }
+
+    /// Goes back to an earlier length.
+    @inlinable
+    package mutating func truncate(to length: Int) {
+        precondition(length >= 0 && length <= count, "a writer only shrinks")
+        count = length
+    }
+
+    /// What has been written so far.
+    @inlinable
+    package var written: Span<UInt8> {
+        @_lifetime(borrow self)
+        get {
+            let bytes = unsafe Span(
+                _unsafeElements: UnsafeBufferPointer(
+                    start: base.map { unsafe UnsafePointer($0) }, count: count))
+            return unsafe _overrideLifetime(bytes, borrowing: self)
+        }
+    }
+}

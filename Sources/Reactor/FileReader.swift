@@ -1,0 +1,58 @@
+import Glibc
+
+/// Whole small files: configuration, keys, tokens.
+package enum FileReader {
+    /// - Parameter maximumBytes: refuses larger files, so that a wrong path cannot fill memory.
+    package static func read(path: String, maximumBytes: Int = 16 << 20) throws(SystemError) -> [UInt8] {
+        let raw = unsafe open(path, O_RDONLY | O_CLOEXEC)
+        guard raw >= 0 else { throw .last("open") }
+        defer { _ = close(raw) }
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            let n = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(raw, $0.baseAddress, 65_536) }
+            if n == 0 { return bytes }
+            if n < 0 {
+                if errno == EINTR { continue }
+                throw .last("read")
+            }
+            guard bytes.count + n <= maximumBytes else {
+                throw SystemError(code: EFBIG, operation: "read")
+            }
+            bytes.append(contentsOf: chunk[..<n])
+        }
+    }
+
+    /// Writes all bytes to an open descriptor, waiting as needed; not for loops.
+    @discardableResult
+    package static func write(_ bytes: [UInt8], to descriptor: Descriptor) -> Bool {
+        var offset = 0
+        while offset < bytes.count {
+            let n = unsafe bytes.withUnsafeBytes { buffer in
+                unsafe Glibc.write(
+                    descriptor.rawValue, buffer.baseAddress.map { unsafe $0 + offset }, bytes.count - offset)
+            }
+            if n > 0 {
+                offset += n
+                continue
+            }
+            if n < 0 && errno == EINTR { continue }
+            if n < 0 && errno == EAGAIN {
+                var waiting = pollfd(fd: descriptor.rawValue, events: Int16(POLLOUT), revents: 0)
+                _ = unsafe poll(&waiting, 1, 1_000)
+                continue
+            }
+            return false
+        }
+        return true
+    }
+
+    /// Opens a file for appending, creating it with `permissions` when missing.
+    package static func openForAppending(
+        path: String, permissions: UInt32 = 0o640
+    ) throws(SystemError) -> Descriptor {
+        let raw = unsafe open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, permissions)
+        guard raw >= 0 else { throw .last("open") }
+        return Descriptor(rawValue: raw)
+    }
+}

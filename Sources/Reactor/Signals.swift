@@ -1,0 +1,61 @@
+import CLinux
+import Glibc
+
+/// Signals as readable events instead of interruptions.
+package enum Signals {
+    package enum Received: Sendable, Equatable {
+        case terminate, reload, upgrade
+    }
+
+    /// Blocks the signals that the process handles in the calling thread and all it starts later, ignores
+    /// `SIGPIPE`, and returns a descriptor that becomes readable when one arrives.
+    ///
+    /// Call before any other thread exists.
+    package static func install() throws(SystemError) -> Descriptor {
+        _ = signal(SIGPIPE, SIG_IGN)
+        var set = sigset_t()
+        unsafe sigemptyset(&set)
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR2] { unsafe sigaddset(&set, number) }
+        _ = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
+        let raw = unsafe signalfd(-1, &set, O_CLOEXEC | O_NONBLOCK)
+        guard raw >= 0 else { throw .last("signalfd") }
+        return Descriptor(rawValue: raw)
+    }
+
+    /// The next signal that has arrived, or nil.
+    package static func next(_ descriptor: Descriptor) -> Received? {
+        var info = signalfd_siginfo()
+        let size = MemoryLayout<signalfd_siginfo>.size
+        guard unsafe read(descriptor.rawValue, &info, size) == size else { return nil }
+        switch Int32(info.ssi_signo) {
+        case SIGHUP: return .reload
+        case SIGUSR2: return .upgrade
+        default: return .terminate
+        }
+    }
+}
+
+/// What the system grants this process.
+package enum ProcessLimits {
+    /// Raises the soft limit of open files as far as allowed, up to `wanted`; returns what holds now.
+    package static func raiseDescriptorLimit(to wanted: Int) -> Int {
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return 1_024 }
+        let target = min(UInt(wanted), UInt(limit.rlim_max))
+        if UInt(limit.rlim_cur) < target {
+            limit.rlim_cur = rlim_t(target)
+            _ = unsafe setrlimit(__rlimit_resource_t(7), &limit)
+            _ = unsafe getrlimit(__rlimit_resource_t(7), &limit)
+        }
+        return Int(clamping: UInt(limit.rlim_cur))
+    }
+
+    /// Processors that this process may run on.
+    package static func processorCount() -> Int {
+        max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+    }
+
+    package static var processIdentifier: Int32 { getpid() }
+
+    package static func exit(_ status: Int32) -> Never { Glibc.exit(status) }
+}
