@@ -263,8 +263,9 @@ package enum Socket {
 
     private static func decode(_ storage: sockaddr_storage) -> SocketAddress {
         var storage = storage
+        let family = Int32(storage.ss_family)
         return unsafe withUnsafeBytes(of: &storage) { bytes in
-            switch Int32(storage.ss_family) {
+            switch family {
             case AF_INET:
                 let four = unsafe bytes.loadUnaligned(as: sockaddr_in.self)
                 return SocketAddress(
