@@ -106,6 +106,13 @@ package struct ByteWriter {
         count = length
     }
 
+    /// A byte written before.
+    @inlinable
+    package func byte(at index: Int) -> UInt8 {
+        precondition(index >= 0 && index < count, "nothing is written there")
+        return unsafe base?[index] ?? 0
+    }
+
     /// What has been written so far.
     @inlinable
     package var written: Span<UInt8> {

@@ -1,0 +1,179 @@
+// The door that the wire comes through. Anything that two readers could take for two different requests is
+// refused here, because the gateway vouches for the identity of every request it forwards. `parse` is given
+// all bytes of a head that have arrived so far and has no memory of earlier calls, so its answer cannot
+// depend on how the bytes were split.
+
+package enum RequestParser {
+    /// Reads a request head (RFC 9112).
+    ///
+    /// - Parameters:
+    ///   - bytes: everything received that no earlier message has taken.
+    ///   - head: refilled; meaningful only after `.complete`.
+    package static func parse(
+        _ bytes: Span<UInt8>, limits: HeadLimits, into head: inout RequestHead
+    ) -> ParseResult {
+        head.reset()
+        let end = min(bytes.count, limits.headBytes)
+        var index = 0
+        // RFC 9112 section 2.2: one empty line before the request line is ignored.
+        if end >= 1, bytes[0] == 0x0D {
+            guard end >= 2 else { return .incomplete }
+            guard bytes[1] == 0x0A else { return .refused(Refusal(400, "bare CR before the request line")) }
+            index = 2
+        }
+        switch requestLine(bytes, &index, end, limits, &head) {
+        case .complete: break
+        case .incomplete: return tooLongOrIncomplete(bytes, limits)
+        case .refused(let refusal): return .refused(refusal)
+        }
+        var facts = FieldFacts()
+        while true {
+            switch FieldSection.line(bytes, index, end) {
+            case .field(let slice, let next):
+                guard head.fieldCount < limits.fields, head.fieldCount < RequestHead.fieldsHardMaximum else {
+                    return .refused(Refusal(431, "too many header fields"))
+                }
+                if slice.id != .other {
+                    if let refusal = facts.note(slice, bytes, &head) { return .refused(refusal) }
+                }
+                head.fields[head.fieldCount] = slice
+                head.fieldCount &+= 1
+                index = next
+            case .end(let next):
+                if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
+                return .complete(next)
+            case .incomplete:
+                return tooLongOrIncomplete(bytes, limits)
+            case .malformed(let reason):
+                return .refused(Refusal(400, reason))
+            }
+        }
+    }
+
+    private static func tooLongOrIncomplete(_ bytes: Span<UInt8>, _ limits: HeadLimits) -> ParseResult {
+        bytes.count >= limits.headBytes
+            ? .refused(Refusal(431, "the request head is too large")) : .incomplete
+    }
+
+    /// `method SP request-target SP HTTP-version CRLF` (RFC 9112 section 3), single spaces only.
+    private static func requestLine(
+        _ bytes: Span<UInt8>, _ index: inout Int, _ end: Int, _ limits: HeadLimits, _ head: inout RequestHead
+    ) -> ParseResult {
+        let methodStart = index
+        while index < end, ByteClass.isToken(bytes[index]) { index &+= 1 }
+        guard index &- methodStart <= 32 else { return .refused(Refusal(400, "the method is too long")) }
+        guard index < end else { return .incomplete }
+        guard bytes[index] == 0x20, index > methodStart else {
+            return .refused(Refusal(400, "malformed request line"))
+        }
+        head.methodRange = methodStart..<index
+        head.method = Method.identify(bytes, head.methodRange)
+        index &+= 1
+        let targetStart = index
+        var queryStart = -1
+        while index < end {
+            let byte = bytes[index]
+            if ByteClass.isPath(byte) {
+                index &+= 1
+                continue
+            }
+            if byte == 0x3F, queryStart < 0 { queryStart = index }
+            guard queryStart >= 0, ByteClass.isQuery(byte) else { break }
+            index &+= 1
+        }
+        guard index &- targetStart <= limits.targetBytes else {
+            return .refused(Refusal(414, "the request target is too long"))
+        }
+        guard index < end else { return .incomplete }
+        guard bytes[index] == 0x20, index > targetStart else {
+            return .refused(Refusal(400, "malformed request target"))
+        }
+        head.target = targetStart..<index
+        head.query = queryStart < 0 ? index..<index : queryStart..<index
+        if let refusal = readTarget(bytes, &head) { return .refused(refusal) }
+        index &+= 1
+        return version(bytes, &index, end, &head)
+    }
+
+    private static func version(
+        _ bytes: Span<UInt8>, _ index: inout Int, _ end: Int, _ head: inout RequestHead
+    ) -> ParseResult {
+        // "HTTP/" in upper case, a digit, a dot, a digit (RFC 9112 section 2.3).
+        let expected: UInt64 = 0x48_5454_502F
+        var position = 0
+        while position < 10 {
+            guard index &+ position < end else { return .incomplete }
+            let byte = bytes[index &+ position]
+            switch position {
+            case 0...4:
+                guard UInt64(byte) == (expected >> UInt64((4 - position) * 8)) & 0xFF else {
+                    return .refused(Refusal(400, "malformed request line"))
+                }
+            case 5, 7:
+                guard ByteClass.isDigit(byte) else {
+                    return .refused(Refusal(400, "malformed HTTP version"))
+                }
+            case 6:
+                guard byte == 0x2E else { return .refused(Refusal(400, "malformed HTTP version")) }
+            case 8:
+                guard byte == 0x0D else { return .refused(Refusal(400, "malformed request line")) }
+            default:
+                guard byte == 0x0A else { return .refused(Refusal(400, "bare CR in the request line")) }
+            }
+            position += 1
+        }
+        guard bytes[index &+ 5] == 0x31, bytes[index &+ 7] == 0x30 || bytes[index &+ 7] == 0x31 else {
+            return .refused(Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"))
+        }
+        head.minorVersion = bytes[index &+ 7] == 0x31 ? 1 : 0
+        index &+= 10
+        return .complete(index)
+    }
+
+    /// Tells the four forms apart and finds the path (RFC 9112 section 3.2).
+    private static func readTarget(_ bytes: Span<UInt8>, _ head: inout RequestHead) -> Refusal? {
+        let target = head.target
+        if head.method == .connect {
+            head.targetForm = .authority
+            head.path = target.upperBound..<target.upperBound
+            return Refusal(405, "CONNECT is not offered here")
+        }
+        if bytes[target.lowerBound] == 0x2F {
+            head.targetForm = .origin
+            head.path = target.lowerBound..<head.query.lowerBound
+            return nil
+        }
+        if target.count == 1, bytes[target.lowerBound] == 0x2A {
+            head.targetForm = .asterisk
+            head.path = target
+            return head.method == .options ? nil : Refusal(400, "the target * belongs to OPTIONS")
+        }
+        guard let authority = AbsoluteTarget.authority(bytes, target) else {
+            return Refusal(400, "malformed request target")
+        }
+        head.targetForm = .absolute
+        guard authority.upperBound <= head.query.lowerBound else {
+            return Refusal(400, "malformed request target")
+        }
+        head.path = authority.upperBound..<head.query.lowerBound
+        return nil
+    }
+}
+
+/// `http://authority/path` as a request target.
+enum AbsoluteTarget {
+    /// Where the authority stands; nil when the target is not `http` or `https` followed by one.
+    static func authority(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Range<Int>? {
+        var start = target.lowerBound
+        if target.count > 8, bytes.isToken(start..<start + 8, 8, 0x6874_7470_733A_2F2F) {
+            start += 8
+        } else if target.count > 7, bytes.isToken(start..<start + 7, 7, 0x68_7474_703A_2F2F) {
+            start += 7
+        } else {
+            return nil
+        }
+        var end = start
+        while end < target.upperBound, bytes[end] != 0x2F, bytes[end] != 0x3F { end += 1 }
+        return end > start ? start..<end : nil
+    }
+}
