@@ -1,0 +1,78 @@
+import HTTPWire
+import Reactor
+import TLS
+
+/// One caller's connection: transport state and the position in its stream of requests.
+struct Downstream: ~Copyable {
+    enum Transport: UInt8 {
+        /// Nothing has arrived: TLS or not is still open.
+        case greeting
+        case handshaking
+        case open
+        /// Answered and closed by us; what still arrives is dropped until the peer closes or time is up.
+        case lingering
+    }
+
+    enum Request: UInt8 {
+        /// Between requests, or a head is incomplete.
+        case head
+        /// A key look-up or a debit is under way for the head that stands first in `input`.
+        case awaitingKey
+        /// An exchange is under way, and its request body is still arriving.
+        case body
+        /// An exchange is under way, and its request has arrived in full.
+        case complete
+        /// The request was refused; its body is read and dropped.
+        case discarding
+    }
+
+    var descriptor: Descriptor
+    var session = TLSSession()
+    var peer: SocketAddress
+    /// Plaintext that could not be used yet.
+    var input = Block.none
+    /// Ciphertext that the socket would not take yet.
+    var output = Block.none
+    var transport = Transport.greeting
+    var request = Request.head
+    var interest = Interest.read
+    /// The port that only refuses.
+    var isPlaintextPort: Bool
+    /// The caller sends no more.
+    var inputEnded = false
+    /// The connection closes when the current answer has been sent.
+    var closesAfterAnswer = false
+    /// Whether the answer has been given and the output only has to drain before closing.
+    var isFinishing = false
+    /// Whether this slot already waits in the worker's resume queue.
+    var isQueued = false
+    var exchange = SlotReference.none
+    /// Framing of the body that is being discarded.
+    var discardRemaining: Int64 = 0
+    var discardChunks = ChunkDecoder()
+    var discardIsChunked = false
+    /// Closed: waits for the end of the turn to be freed, so that nobody holds a slot that is gone.
+    var isDead = false
+    /// Requests answered on this connection.
+    var requests: Int64 = 0
+    /// When the present phase began, for the body rate; monotonic microseconds.
+    var phaseStartMicroseconds: Int64 = 0
+    var phaseBytes: Int64 = 0
+    /// The look-up that this connection's first request waits for, and its successor in that queue.
+    var nextWaiter = SlotReference.none
+    /// The credential's slot, once a look-up has been answered; used by the second reading of the head.
+    var resolvedKey: Int32 = Downstream.unresolved
+    /// When the head that waits for a look-up had arrived.
+    var arrivedMicroseconds: Int64 = 0
+
+    static let unresolved: Int32 = -1
+    static let resolvedUnknown: Int32 = -2
+    static let resolvedUnavailable: Int32 = -3
+    static let resolvedRefused: Int32 = -4
+
+    init(descriptor: Descriptor, peer: SocketAddress, isPlaintextPort: Bool) {
+        self.descriptor = descriptor
+        self.peer = peer
+        self.isPlaintextPort = isPlaintextPort
+    }
+}

@@ -1,0 +1,189 @@
+import Configuration
+import HTTPWire
+import Reactor
+import TLS
+
+// From the socket to plaintext. One `recv` takes what has arrived, OpenSSL decrypts it behind whatever was
+// stashed, and the requests are read from there.
+
+extension Worker {
+    func handleDownstream(_ event: Event, _ slot: Slot<Downstream>) {
+        if event.isWritable {
+            drainOutput(slot)
+            if slot.value.isDead { return }
+        }
+        if event.isReadable || event.isPeerClosed || event.isHangup {
+            receive(slot, isHangup: event.isHangup)
+        }
+    }
+
+    private func receive(_ slot: Slot<Downstream>, isHangup: Bool) {
+        received.value.clear()
+        switch Socket.receive(
+            slot.value.descriptor, into: &received.value, limit: HardLimits.readBytes)
+        {
+        case .wouldBlock:
+            // Broken in both directions and nothing to read: reading will never report it.
+            if isHangup { abandon(slot, .callerGone) }
+        case .failed:
+            abandon(slot, .callerGone)
+        case .endOfStream:
+            endInput(slot)
+        case .bytes:
+            take(slot)
+        }
+    }
+
+    private func take(_ slot: Slot<Downstream>) {
+        switch slot.value.transport {
+        case .lingering:
+            return
+        case .greeting:
+            guard !slot.value.isPlaintextPort, received.value.readable[0] == 0x16 else {
+                refusePlaintext(slot)
+                return
+            }
+            guard let session = server.makeSession() else {
+                abandon(slot, .overloaded)
+                return
+            }
+            slot.value.session = session
+            slot.value.transport = .handshaking
+            wire.setInbound(received.value)
+            shakeHands(slot)
+        case .handshaking:
+            wire.setInbound(received.value)
+            shakeHands(slot)
+        case .open:
+            wire.setInbound(received.value)
+            loadStash(slot)
+            decrypt(slot)
+        }
+    }
+
+    private func shakeHands(_ slot: Slot<Downstream>) {
+        switch slot.value.session.handshake() {
+        case .failed:
+            metrics.add(.handshakesFailed)
+            // The alert that says why.
+            sendWire(slot)
+            if !slot.value.isDead { closeWithLinger(slot) }
+        case .wantsInput:
+            sendWire(slot)
+        case .done:
+            countHandshake(slot)
+            slot.value.transport = .open
+            setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+            sendWire(slot)
+            if slot.value.isDead { return }
+            plain.value.clear()
+            // A caller may send its first request together with the end of its handshake.
+            if wire.inboundRemaining > 0 || slot.value.session.hasPendingPlaintext { decrypt(slot) }
+        }
+    }
+
+    private func countHandshake(_ slot: Slot<Downstream>) {
+        switch (slot.value.session.version, slot.value.session.isResumed) {
+        case (.v12, false): metrics.add(.handshakesTLS12Full)
+        case (.v12, true): metrics.add(.handshakesTLS12Resumed)
+        case (.v13, false): metrics.add(.handshakesTLS13Full)
+        case (.v13, true): metrics.add(.handshakesTLS13Resumed)
+        }
+    }
+
+    /// Puts what was stashed of a caller at the front of the plaintext scratch.
+    private func loadStash(_ slot: Slot<Downstream>) {
+        plain.value.clear()
+        guard slot.value.input.isAllocated else { return }
+        _ = plain.value.moveContents(from: &slot.value.input)
+        pool.give(&slot.value.input)
+    }
+
+    private func decrypt(_ slot: Slot<Downstream>) {
+        var hasEnded = false
+        let before = plain.value.count
+        reading: while plain.value.freeCount > 0 {
+            switch slot.value.session.read(into: &plain.value) {
+            case .bytes:
+                if wire.inboundRemaining == 0, !slot.value.session.hasPendingPlaintext { break reading }
+            case .wantsInput:
+                break reading
+            case .closed:
+                hasEnded = true
+                break reading
+            case .failed:
+                // Whatever made a record undecipherable, nothing behind it can be trusted.
+                sendWire(slot)
+                if !slot.value.isDead { abandon(slot, .badRequest) }
+                return
+            }
+        }
+        // A key update may have to be answered.
+        sendWire(slot)
+        if slot.value.isDead { return }
+        metrics.add(.bytesFromDownstream, UInt64(plain.value.count - before))
+        readRequests(slot)
+        if hasEnded, !slot.value.isDead { endInput(slot) }
+    }
+
+    /// Goes on with a caller whose exchange has ended, whose look-up was answered, or whose upstream takes
+    /// bytes again.
+    func resume(_ slot: Slot<Downstream>) {
+        guard slot.value.transport == .open, !slot.value.isFinishing else { return }
+        loadStash(slot)
+        readRequests(slot)
+    }
+
+    /// Has `resume` called at the end of the turn.
+    func resumeLater(_ slot: Slot<Downstream>) {
+        guard !slot.value.isQueued, !slot.value.isDead else { return }
+        slot.value.isQueued = true
+        state.value.resumeQueue.append(slot.reference)
+    }
+
+    /// Keeps what could not be used and decides what the connection waits for.
+    func stash(_ slot: Slot<Downstream>) {
+        if !plain.value.isEmpty {
+            slot.value.input = pool.take(atLeast: max(plain.value.count, 4_096))
+            _ = slot.value.input.moveContents(from: &plain.value)
+        }
+        updateInterest(slot)
+    }
+
+    /// Watches for bytes only while there is room for them, and for room only while bytes wait.
+    func updateInterest(_ slot: Slot<Downstream>) {
+        guard !slot.value.isDead else { return }
+        var wanted: Interest = []
+        let isWaiting = slot.value.request != .head
+        let isFull =
+            isWaiting && slot.value.input.count >= HardLimits.stashBytes
+            || !slot.value.output.isEmpty && slot.value.transport == .open
+        if !slot.value.inputEnded, !isFull { wanted.insert(.read) }
+        if !slot.value.output.isEmpty { wanted.insert(.write) }
+        guard wanted != slot.value.interest else { return }
+        slot.value.interest = wanted
+        poller.modify(
+            slot.value.descriptor, token: Token(.downstream, slot.reference).rawValue, wanted)
+    }
+
+    /// The caller sends no more. What it has asked for in full is still answered (RFC 9112 section 9.6).
+    private func endInput(_ slot: Slot<Downstream>) {
+        slot.value.inputEnded = true
+        guard slot.value.transport == .open, !slot.value.isFinishing else {
+            abandon(slot, .callerGone)
+            return
+        }
+        switch slot.value.request {
+        case .complete where !slot.value.exchange.isNone, .awaitingKey:
+            slot.value.closesAfterAnswer = true
+            updateInterest(slot)
+        default:
+            if slot.value.exchange.isNone, !slot.value.output.isEmpty {
+                slot.value.isFinishing = true
+                updateInterest(slot)
+            } else {
+                abandon(slot, .callerGone)
+            }
+        }
+    }
+}

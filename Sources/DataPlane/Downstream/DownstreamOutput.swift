@@ -1,0 +1,175 @@
+import Configuration
+import HTTPWire
+import Reactor
+import TLS
+
+// From plaintext to the socket: everything that a step has produced for a caller is encrypted once and sent
+// with one system call. What the socket does not take waits, encrypted, in the connection's output block, and
+// the upstream is not read until it is gone.
+
+extension Worker {
+    /// Makes the scratch block this caller's; whatever another had in it is sent first.
+    func claimOutput(_ slot: Slot<Downstream>) {
+        if state.value.downstreamOwner == slot.reference { return }
+        if !state.value.downstreamOwner.isNone { flushDownstream() }
+        state.value.downstreamOwner = slot.reference
+    }
+
+    /// Encrypts and sends the scratch block.
+    func flushDownstream() {
+        let reference = state.value.downstreamOwner
+        if reference.isNone { return }
+        state.value.downstreamOwner = .none
+        guard let slot = downstreams.lookup(reference), !slot.value.isDead else {
+            toDownstream.value.clear()
+            wire.clearOutbound()
+            return
+        }
+        encryptOutput(slot)
+        if slot.value.isDead { return }
+        sendWire(slot)
+        if slot.value.isDead { return }
+        afterOutput(slot)
+    }
+
+    /// Moves the scratch block's contents onto the wire.
+    private func encryptOutput(_ slot: Slot<Downstream>) {
+        guard !toDownstream.value.isEmpty else { return }
+        metrics.add(.bytesToDownstream, UInt64(toDownstream.value.count))
+        let block = toDownstream.value
+        toDownstream.value.clear()
+        if slot.value.session.isOpen {
+            if !slot.value.session.write(block.readable) { abandon(slot, .callerGone) }
+        } else {
+            wire.outbound.append(block.readable)
+        }
+    }
+
+    /// Sends plaintext that need not be copied first: whole records of a large body.
+    func emitDirectly(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
+        claimOutput(slot)
+        encryptOutput(slot)
+        if slot.value.isDead { return }
+        metrics.add(.bytesToDownstream, UInt64(range.count))
+        if slot.value.session.write(block.span(range)) { return }
+        abandon(slot, .callerGone)
+    }
+
+    /// Sends what OpenSSL has produced for this connection, or keeps it until the socket takes it.
+    func sendWire(_ slot: Slot<Downstream>) {
+        guard wire.hasOutbound else { return }
+        defer { wire.clearOutbound() }
+        let ciphertext = wire.outbound
+        var sent = 0
+        if slot.value.output.isEmpty {
+            switch Socket.send(slot.value.descriptor, ciphertext.readable) {
+            case .bytes(let n): sent = n
+            case .wouldBlock: break
+            case .endOfStream, .failed:
+                abandon(slot, .callerGone)
+                return
+            }
+        }
+        if sent == ciphertext.count { return }
+        if slot.value.output.isEmpty {
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+        }
+        pool.ensureRoom(for: ciphertext.count - sent, in: &slot.value.output)
+        slot.value.output.append(ciphertext.span(sent..<ciphertext.count))
+        updateInterest(slot)
+    }
+
+    /// The socket takes bytes again.
+    func drainOutput(_ slot: Slot<Downstream>) {
+        guard !slot.value.output.isEmpty else {
+            updateInterest(slot)
+            return
+        }
+        let block = slot.value.output
+        switch Socket.send(slot.value.descriptor, block.readable) {
+        case .bytes(let n):
+            slot.value.output.consume(n)
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+        case .wouldBlock:
+            return
+        case .endOfStream, .failed:
+            abandon(slot, .callerGone)
+            return
+        }
+        guard slot.value.output.isEmpty else { return }
+        pool.give(&slot.value.output)
+        rearmTimer(slot)
+        updateInterest(slot)
+        afterOutput(slot)
+        if slot.value.isDead { return }
+        if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
+            resumeUpstreamReading(exchange)
+        }
+        resumeLater(slot)
+    }
+
+    /// After a stall the timer goes back to what the phase wants.
+    private func rearmTimer(_ slot: Slot<Downstream>) {
+        switch slot.value.request {
+        case .head: setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+        case .body, .discarding: setTimer(slot, after: Int64(timeouts.body) * 1_000)
+        case .awaitingKey, .complete: cancelTimer(slot)
+        }
+    }
+
+    private func afterOutput(_ slot: Slot<Downstream>) {
+        if slot.value.isFinishing, slot.value.output.isEmpty { closeWithLinger(slot) }
+    }
+
+    /// Ends a connection between two requests: a goodbye, then the close.
+    func closeGracefully(_ slot: Slot<Downstream>) {
+        guard !slot.value.isDead else { return }
+        if slot.value.output.isEmpty {
+            closeWithLinger(slot)
+        } else {
+            slot.value.isFinishing = true
+        }
+    }
+
+    /// Says goodbye, closes our side, and reads on for a moment: bytes that arrive on a closed socket reset the
+    /// connection and can take the answer with them (RFC 9112 section 9.6).
+    func closeWithLinger(_ slot: Slot<Downstream>) {
+        guard !slot.value.isDead, slot.value.transport != .lingering else { return }
+        if slot.value.session.isOpen, slot.value.transport == .open {
+            slot.value.session.closeNotify()
+            sendWire(slot)
+            if slot.value.isDead { return }
+        }
+        if slot.value.inputEnded {
+            abandon(slot, .none)
+            return
+        }
+        Socket.shutdownWrite(slot.value.descriptor)
+        slot.value.transport = .lingering
+        slot.value.session.free()
+        pool.give(&slot.value.input)
+        pool.give(&slot.value.output)
+        setTimer(slot, after: HardLimits.lingerMicroseconds)
+        updateInterest(slot)
+    }
+
+    /// Closes a connection now. An exchange that is under way ends with it.
+    func abandon(_ slot: Slot<Downstream>, _ reason: Reason) {
+        guard !slot.value.isDead else { return }
+        slot.value.isDead = true
+        if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
+            callerIsGone(exchange, reason)
+        }
+        cancelTimer(slot)
+        Socket.close(slot.value.descriptor)
+        slot.value.session.free()
+        pool.give(&slot.value.input)
+        pool.give(&slot.value.output)
+        if state.value.downstreamOwner == slot.reference {
+            state.value.downstreamOwner = .none
+            toDownstream.value.clear()
+        }
+        wire.clearOutbound()
+        state.value.deadDownstreams.append(slot.reference)
+    }
+}

@@ -1,0 +1,144 @@
+import HTTPWire
+import Limits
+import Reactor
+
+/// One call from its head to the last byte of its answer.
+struct Exchange: ~Copyable {
+    enum Phase: UInt8 {
+        /// The limiter's answer is awaited.
+        case awaitingLimit
+        /// No connection to the upstream yet.
+        case connecting
+        /// The request is under way or sent; no final status line has come.
+        case awaitingResponse
+        /// The answer's head has gone to the caller.
+        case streaming
+    }
+
+    var downstream: SlotReference
+    var upstreamConnection = SlotReference.none
+    var phase = Phase.connecting
+    /// The serialised request head, kept to the end for a retry and for the log.
+    var head = Block.none
+    /// Numbers in the plan; -1 where there is none.
+    var route: Int32
+    var upstream: Int32
+    var endpoint: Int32 = -1
+    /// Slot of the caller's key, -1 on public routes.
+    var key: Int32
+    var tier: Int32
+    var method: Method
+    var minorVersion: UInt8
+    /// Whether the caller's connection stays open after the answer.
+    var keepsAlive: Bool
+    /// The body as it comes from the caller.
+    var requestFraming: BodyFraming
+    var requestRemaining: Int64 = 0
+    var requestChunks = ChunkDecoder()
+    /// Whether all of the request has been passed on.
+    var requestIsSent = false
+    /// Whether the last chunk's line has been written already because trailers follow it.
+    var hasRequestTrailers = false
+    var hasResponseTrailers = false
+    var requestBodyBytes: Int64 = 0
+    var requestBodyLimit: Int64
+    var expectsContinue: Bool
+    var acceptsTrailers: Bool
+    var isGRPC: Bool
+    /// The body as it comes from the upstream.
+    var responseFraming = ResponseFraming.none
+    var responseRemaining: Int64 = 0
+    var responseChunks = ChunkDecoder()
+    /// Whether the answer goes to the caller in chunks.
+    var sendsChunks = false
+    var responseBodyBytes: Int64 = 0
+    var responseContentLength: Int64 = -1
+    /// Attempts made so far.
+    var attempts: UInt8 = 0
+    /// Whether the limiter has a say in this answer, and what it said.
+    var hasDecision = false
+    var isDegraded = false
+    var decision = Decision(isGranted: true, count: 0)
+    var decisionMicroseconds: Int64 = 0
+    /// Where the request identifier stands in `head`.
+    var requestID = 0..<0
+    /// Where method and target, as received, stand in `head`.
+    var methodRange = 0..<0
+    var targetRange = 0..<0
+    var traceHigh: UInt64 = 0
+    var traceLow: UInt64 = 0
+    var status: Int32 = 0
+    var reason: Reason = .none
+    var startMicroseconds: Int64
+    var upstreamStartMicroseconds: Int64 = 0
+    var upstreamMicroseconds: Int64 = 0
+    /// Over: waits for the end of the turn to be freed.
+    var isDead = false
+    /// Successor in an account's queue of waiting calls.
+    var nextWaiter = SlotReference.none
+    var responseTimeoutMicroseconds: Int64
+
+    init(
+        downstream: SlotReference, route: Int32, upstream: Int32, key: Int32, tier: Int32,
+        head: borrowing RequestHead, bodyLimit: Int64, responseTimeoutMicroseconds: Int64,
+        startMicroseconds: Int64
+    ) {
+        self.downstream = downstream
+        self.route = route
+        self.upstream = upstream
+        self.key = key
+        self.tier = tier
+        method = head.method
+        minorVersion = UInt8(truncatingIfNeeded: head.minorVersion)
+        keepsAlive = head.keepAlive
+        requestFraming = head.body
+        if case .length(let count) = head.body { requestRemaining = count }
+        if case .none = head.body { requestIsSent = true }
+        requestBodyLimit = bodyLimit
+        expectsContinue = head.expectsContinue
+        acceptsTrailers = head.acceptsTrailers
+        isGRPC = head.isGRPC
+        self.startMicroseconds = startMicroseconds
+        self.responseTimeoutMicroseconds = responseTimeoutMicroseconds
+    }
+}
+
+/// Why an answer is what it is: the `reason` of the access log.
+enum Reason: UInt8, CaseIterable {
+    case none, badRequest, keyMissing, keyMalformed, keyUnknown, keyExpired, keyDisabled, keyRevoked
+    case keyRecordUnusable, tooManyFailures, scopeMissing, noRoute, methodNotAllowed, limited, requestTimeout
+    case tooLarge, misdirected, plainHTTP, storeUnavailable, overloaded, noHealthyEndpoint, connectFailed
+    case upstreamClosed, upstreamNonsense, upstreamTimeout, callerGone, draining
+
+    var text: StaticString {
+        switch self {
+        case .none: return "ok"
+        case .badRequest: return "bad_request"
+        case .keyMissing: return "key_missing"
+        case .keyMalformed: return "key_malformed"
+        case .keyUnknown: return "key_unknown"
+        case .keyExpired: return "key_expired"
+        case .keyDisabled: return "key_disabled"
+        case .keyRevoked: return "key_revoked"
+        case .keyRecordUnusable: return "key_record_unusable"
+        case .tooManyFailures: return "too_many_failures"
+        case .scopeMissing: return "scope_missing"
+        case .noRoute: return "no_route"
+        case .methodNotAllowed: return "method_not_allowed"
+        case .limited: return "limited"
+        case .requestTimeout: return "request_timeout"
+        case .tooLarge: return "too_large"
+        case .misdirected: return "misdirected"
+        case .plainHTTP: return "plain_http"
+        case .storeUnavailable: return "store_unavailable"
+        case .overloaded: return "overloaded"
+        case .noHealthyEndpoint: return "no_healthy_endpoint"
+        case .connectFailed: return "connect_failed"
+        case .upstreamClosed: return "upstream_closed"
+        case .upstreamNonsense: return "upstream_nonsense"
+        case .upstreamTimeout: return "upstream_timeout"
+        case .callerGone: return "caller_gone"
+        case .draining: return "draining"
+        }
+    }
+}

@@ -1,0 +1,204 @@
+import HTTPWire
+import Keys
+import Reactor
+
+// The request as the upstream sees it, written anew from its parsed form: what was ambiguous is gone, what
+// belongs to the caller's connection is gone, and who calls is said by the gateway alone.
+
+extension Worker {
+    /// Writes the head of a call into a block of its own.
+    ///
+    /// - Returns: false when it does not fit; the caller is answered 431.
+    func serialiseRequest(
+        _ slot: Slot<Downstream>, _ exchange: Slot<Exchange>, headCount: Int, _ route: Int,
+        _ key: Slot<ActiveKey>?
+    ) -> Bool {
+        let bytes = plain.value
+        let identityCount = key?.value.identity.count ?? 0
+        let routePlan = plan.routes[route]
+        exchange.value.head = pool.take(
+            atLeast: headCount + target.value.count + identityCount + routePlan.addPrefix.count
+                + routePlan.host.count + 768)
+        var writer = ByteWriter(exchange.value.head)
+        let isTrusted = isTrusted(slot.value.peer)
+        writer.append(bytes.span(requestHead.value.methodRange))
+        exchange.value.methodRange = 0..<writer.count
+        writer.append(byte: 0x20)
+        let targetStart = writer.count
+        writeTarget(routePlan, into: &writer)
+        exchange.value.targetRange = targetStart..<writer.count
+        writer.append(" HTTP/1.1\r\nHost: ")
+        writer.append(
+            routePlan.host.isEmpty
+                ? bytes.span(requestHead.value.host) : routePlan.host.readable)
+        writer.append("\r\n")
+        writeFields(bytes, routePlan, isTrusted: isTrusted, into: &writer)
+        if let key { writer.append(key.value.identity.readable) }
+        writeForwarding(slot, bytes, isTrusted: isTrusted, into: &writer)
+        writer.append("X-Request-Id: ")
+        let start = writer.count
+        let requestID = state.value.requestID
+        writer.append(requestID.readable)
+        exchange.value.requestID = start..<writer.count
+        writer.append("\r\n")
+        writeTrace(bytes, exchange, into: &writer)
+        switch requestHead.value.body {
+        case .none: break
+        case .length(let count):
+            writer.append("Content-Length: ")
+            writer.append(decimal: count)
+            writer.append("\r\n")
+        case .chunked:
+            writer.append("Transfer-Encoding: chunked\r\n")
+        }
+        if requestHead.value.acceptsTrailers { writer.append("TE: trailers\r\nConnection: TE\r\n") }
+        writer.append("\r\n")
+        if writer.overflowed { return false }
+        exchange.value.head.commit(writer)
+        return true
+    }
+
+    private func writeTarget(_ route: RoutePlan, into writer: inout ByteWriter) {
+        let whole = target.value
+        writer.append(route.addPrefix.readable)
+        let strip = route.stripPrefix.count
+        if strip > 0, hasPrefix(whole.readable, route.stripPrefix.readable) {
+            if whole.count == strip || whole.readable[strip] == 0x3F { writer.append(byte: 0x2F) }
+            writer.append(whole.span(strip..<whole.count))
+        } else {
+            writer.append(whole.readable)
+        }
+    }
+
+    /// Whether a path starts with whole segments of `prefix`.
+    private func hasPrefix(_ path: Span<UInt8>, _ prefix: Span<UInt8>) -> Bool {
+        guard path.count >= prefix.count else { return false }
+        for index in 0..<prefix.count where path[index] != prefix[index] { return false }
+        return path.count == prefix.count || path[prefix.count] == 0x2F || path[prefix.count] == 0x3F
+    }
+
+    private func writeFields(
+        _ bytes: Block, _ route: RoutePlan, isTrusted: Bool, into writer: inout ByteWriter
+    ) {
+        let expects = requestHead.value.expectsContinue && requestHead.value.minorVersion == 1
+        let hasNominations = requestHead.value.hasNominations
+        for index in 0..<requestHead.value.fieldCount {
+            let field = requestHead.value.fields[index]
+            switch field.id {
+            case .other, .contentType, .via, .date, .server, .wwwAuthenticate, .setCookie: break
+            case .authorization: if !route.forwardsAuthorization { continue }
+            case .expect: if !expects { continue }
+            case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost:
+                if !isTrusted { continue }
+            case .host, .contentLength, .xForwardedFor, .xRequestID, .traceparent, .tracestate,
+                .gatewayIdentity, .underscoredAlias:
+                continue
+            default: continue
+            }
+            if hasNominations, requestHead.value.isNominated(index, in: bytes.readable) { continue }
+            writer.append(bytes.span(field.name))
+            writer.append(": ")
+            writer.append(bytes.span(field.value))
+            writer.append("\r\n")
+        }
+    }
+
+    private func writeForwarding(
+        _ slot: Slot<Downstream>, _ bytes: Block, isTrusted: Bool, into writer: inout ByteWriter
+    ) {
+        writer.append("X-Forwarded-For: ")
+        var hasProto = false
+        var hasHost = false
+        if isTrusted {
+            for index in 0..<requestHead.value.fieldCount {
+                switch requestHead.value.fields[index].id {
+                case .xForwardedFor:
+                    writer.append(bytes.span(requestHead.value.fields[index].value))
+                    writer.append(", ")
+                case .xForwardedProto: hasProto = true
+                case .xForwardedHost: hasHost = true
+                default: continue
+                }
+            }
+        }
+        slot.value.peer.write(ipInto: &writer)
+        writer.append(hasProto ? "\r\n" : "\r\nX-Forwarded-Proto: https\r\n")
+        if !hasHost {
+            writer.append("X-Forwarded-Host: ")
+            writer.append(bytes.span(requestHead.value.host))
+            writer.append("\r\n")
+        }
+        writer.append("Via: 1.1 gateway\r\n")
+    }
+
+    /// Continues the caller's trace, or starts one (W3C Trace Context, section 3.2).
+    private func writeTrace(_ bytes: Block, _ exchange: Slot<Exchange>, into writer: inout ByteWriter) {
+        var flags: UInt64 = 0
+        var found = false
+        for index in 0..<requestHead.value.fieldCount
+        where requestHead.value.fields[index].id == .traceparent {
+            let parent = TraceParent(bytes.span(requestHead.value.fields[index].value))
+            // Two of them mean that somebody on the way does not know the rules: start afresh.
+            guard let parent, !found else {
+                found = false
+                break
+            }
+            found = true
+            exchange.value.traceHigh = parent.high
+            exchange.value.traceLow = parent.low
+            flags = parent.flags
+        }
+        if !found {
+            exchange.value.traceHigh = state.value.random.next()
+            exchange.value.traceLow = state.value.random.next() | 1
+            flags = 0
+        }
+        writer.append("traceparent: 00-")
+        writer.append(hexadecimal: exchange.value.traceHigh, minimumDigits: 16)
+        writer.append(hexadecimal: exchange.value.traceLow, minimumDigits: 16)
+        writer.append(byte: 0x2D)
+        writer.append(hexadecimal: state.value.random.next() | 1, minimumDigits: 16)
+        writer.append(byte: 0x2D)
+        writer.append(hexadecimal: flags, minimumDigits: 2)
+        writer.append("\r\n")
+        guard found else { return }
+        for index in 0..<requestHead.value.fieldCount
+        where requestHead.value.fields[index].id == .tracestate {
+            writer.append("tracestate: ")
+            writer.append(bytes.span(requestHead.value.fields[index].value))
+            writer.append("\r\n")
+        }
+    }
+}
+
+/// A `traceparent` value: `00-<32 hex>-<16 hex>-<2 hex>`, lower case, neither identifier zero.
+struct TraceParent {
+    var high: UInt64 = 0
+    var low: UInt64 = 0
+    var flags: UInt64 = 0
+
+    init?(_ bytes: Span<UInt8>) {
+        guard bytes.count >= 55, bytes[2] == 0x2D, bytes[35] == 0x2D, bytes[52] == 0x2D,
+            let version = Self.number(bytes, 0..<2), version != 0xFF,
+            bytes.count == 55 || version > 0 && bytes[55] == 0x2D,
+            let high = Self.number(bytes, 3..<19), let low = Self.number(bytes, 19..<35),
+            let parent = Self.number(bytes, 36..<52), let flags = Self.number(bytes, 53..<55),
+            high | low != 0, parent != 0
+        else { return nil }
+        self.high = high
+        self.low = low
+        self.flags = flags & 1
+    }
+
+    private static func number(_ bytes: Span<UInt8>, _ range: Range<Int>) -> UInt64? {
+        var value: UInt64 = 0
+        for index in range {
+            switch bytes[index] {
+            case 0x30...0x39: value = value << 4 | UInt64(bytes[index] - 0x30)
+            case 0x61...0x66: value = value << 4 | UInt64(bytes[index] - 0x57)
+            default: return nil
+            }
+        }
+        return value
+    }
+}

@@ -1,0 +1,103 @@
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+
+extension Worker {
+    /// Writes the upstream's answer head for the caller, with the gateway's own fields.
+    ///
+    /// - Parameter bytes: the block in which `responseHead` was parsed.
+    func serialiseResponse(_ exchange: Slot<Exchange>, _ bytes: Block) -> Bool {
+        var writer = ByteWriter(toDownstream.value)
+        writeStatusLine(bytes, into: &writer)
+        writeResponseFields(bytes, into: &writer)
+        if !responseHead.value.hasDate { writer.append(state.value.dateLine.readable) }
+        writer.append("Via: 1.1 gateway\r\nX-Request-Id: ")
+        writer.append(exchange.value.head.span(exchange.value.requestID))
+        writer.append("\r\n")
+        if exchange.value.hasDecision, let key = keys.occupant(at: Int(exchange.value.key)) {
+            writeRateLimit(
+                exchange.value.decision, at: exchange.value.decisionMicroseconds, retryAfter: nil, key,
+                into: &writer)
+        }
+        chooseFraming(exchange, into: &writer)
+        if !exchange.value.keepsAlive {
+            writer.append("Connection: close\r\n")
+        } else if exchange.value.minorVersion == 0 {
+            writer.append("Connection: keep-alive\r\n")
+        }
+        writer.append("\r\n")
+        if writer.overflowed { return false }
+        toDownstream.value.commit(writer)
+        return true
+    }
+
+    /// An interim answer (RFC 9110 section 15.2), passed on as it is.
+    func serialiseInterim(_ bytes: Block) -> Bool {
+        var writer = ByteWriter(toDownstream.value)
+        writeStatusLine(bytes, into: &writer)
+        writeResponseFields(bytes, into: &writer)
+        writer.append("\r\n")
+        if writer.overflowed { return false }
+        toDownstream.value.commit(writer)
+        return true
+    }
+
+    private func writeStatusLine(_ bytes: Block, into writer: inout ByteWriter) {
+        let reason = responseHead.value.reason
+        guard !reason.isEmpty else {
+            StatusText.writeLine(responseHead.value.status, into: &writer)
+            return
+        }
+        writer.append("HTTP/1.1 ")
+        writer.append(decimal: Int64(responseHead.value.status))
+        writer.append(byte: 0x20)
+        writer.append(bytes.span(reason))
+        writer.append("\r\n")
+    }
+
+    private func writeResponseFields(_ bytes: Block, into writer: inout ByteWriter) {
+        let hasNominations = responseHead.value.hasNominations
+        for index in 0..<responseHead.value.fieldCount {
+            let field = responseHead.value.fields[index]
+            if field.id != .other {
+                if field.id.isHopByHop { continue }
+                switch field.id {
+                case .contentLength, .xRequestID, .gatewayIdentity: continue
+                default: break
+                }
+            }
+            if hasNominations, responseHead.value.isNominated(index, in: bytes.readable) { continue }
+            writer.append(bytes.span(field.name))
+            writer.append(": ")
+            writer.append(bytes.span(field.value))
+            writer.append("\r\n")
+        }
+    }
+
+    /// Decides how the caller learns where the body ends.
+    private func chooseFraming(_ exchange: Slot<Exchange>, into writer: inout ByteWriter) {
+        let status = responseHead.value.status
+        exchange.value.sendsChunks = false
+        switch responseHead.value.framing {
+        case .none:
+            // HEAD and 304 may say how long the body would be; 204 must not (RFC 9110 section 8.6).
+            if responseHead.value.contentLength >= 0, status != 204 {
+                writer.append("Content-Length: ")
+                writer.append(decimal: responseHead.value.contentLength)
+                writer.append("\r\n")
+            }
+        case .length(let count):
+            writer.append("Content-Length: ")
+            writer.append(decimal: count)
+            writer.append("\r\n")
+        case .chunked, .untilClose:
+            if exchange.value.minorVersion == 1 {
+                exchange.value.sendsChunks = true
+                writer.append("Transfer-Encoding: chunked\r\n")
+            } else {
+                exchange.value.keepsAlive = false
+            }
+        }
+    }
+}

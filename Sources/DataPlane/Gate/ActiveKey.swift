@@ -1,0 +1,29 @@
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+
+/// What a worker keeps of a key it serves. Freed when the cache has let go of it and its last call has ended.
+struct ActiveKey: ~Copyable {
+    var digest: Digest256
+    /// `X-Gateway-…` lines as they go to the upstream.
+    var identity: Block
+    /// Where id, account and tier stand in `identity`, for the log.
+    var id: Range<Int>
+    var account: Range<Int>
+    var tierRange: Range<Int>
+    var tier: Int32
+    var grants: ScopeGrants
+    /// First microsecond of wall time at which the key is over; `Int64.max` is never.
+    var expiresAtMicroseconds: Int64
+    /// Why the key is refused although its record exists; `.none` when it is good.
+    var refusal: Reason
+    /// Hash of the account under the process's key: the account's name in all tables.
+    var accountHash: Fingerprint
+    /// Slot of the account, -1 without limits.
+    var accountSlot: Int32
+    var plan: LimitPlan
+    var policy: PolicyText
+    /// The cache's own hold and one per call under way.
+    var holders: Int32 = 1
+}

@@ -1,0 +1,197 @@
+import Configuration
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+import TLS
+
+/// What authentication came to.
+enum Credential {
+    case key(Slot<ActiveKey>)
+    case refused(Reason)
+    /// A look-up is under way; the head is read again when it has been answered.
+    case parked
+}
+
+extension Worker {
+    /// Finds the key of the request being read.
+    func authenticate(_ slot: Slot<Downstream>) -> Credential {
+        guard requestHead.value.authorizationCount > 0 else { return .refused(.keyMissing) }
+        guard requestHead.value.authorizationCount == 1 else { return .refused(.keyMalformed) }
+        let block = plain.value
+        guard case .token(let range) = BearerCredential.read(block.readable, requestHead.value.authorization)
+        else { return .refused(.keyMalformed) }
+        let token = block.span(range)
+        let fingerprint = shared.sipKey.hash(token)
+        let now = state.value.nowMicroseconds
+        switch cache.find(fingerprint, nowMicroseconds: now) {
+        case .known(let entry):
+            metrics.cache.add(WorkerMetrics.CacheResult.hit.rawValue)
+            return standing(cache.value(of: entry))
+        case .unknown:
+            metrics.cache.add(WorkerMetrics.CacheResult.unknown.rawValue)
+            return .refused(.keyUnknown)
+        case .stale(let entry):
+            metrics.cache.add(WorkerMetrics.CacheResult.stale.rawValue)
+            return revalidate(slot, token, fingerprint, entry)
+        case .absent:
+            metrics.cache.add(WorkerMetrics.CacheResult.miss.rawValue)
+        }
+        switch slot.value.resolvedKey {
+        case Downstream.resolvedUnknown: return .refused(.keyUnknown)
+        case Downstream.resolvedUnavailable: return .refused(.storeUnavailable)
+        default: break
+        }
+        switch plan.keyFormat.classify(token) {
+        case .wrongPrefix: return .refused(.keyMalformed)
+        case .generatedShapeInvalid: return .refused(.keyUnknown)
+        case .generatedShapeValid, .otherShape: break
+        }
+        let digest = digest(of: token)
+        if let record = plan.staticKeys[digest] {
+            guard let key = remember(record, fingerprint) else { return .refused(.overloaded) }
+            return standing(Int32(key.index))
+        }
+        guard hasStore else {
+            cache.insertUnknown(
+                fingerprint, digest: digest, expiresAtMicroseconds: now + unknownTTL())
+            return .refused(.keyUnknown)
+        }
+        return lookUp(slot, fingerprint, digest)
+    }
+
+    /// SHA-256 of a token, or its HMAC when a pepper is configured.
+    func digest(of token: Span<UInt8>) -> Digest256 {
+        if let pepper = shared.pepper { return Digest256(digester.hmacSHA256(key: pepper, token)) }
+        return Digest256(digester.sha256(token))
+    }
+
+    /// Whether a key that exists may be used now.
+    private func standing(_ index: Int32) -> Credential {
+        guard let key = keys.occupant(at: Int(index)) else {
+            preconditionFailure("the cache names only slots in use")
+        }
+        if key.value.refusal != .none { return .refused(key.value.refusal) }
+        if state.value.wallMicroseconds >= key.value.expiresAtMicroseconds { return .refused(.keyExpired) }
+        return .key(key)
+    }
+
+    /// An entry whose time is over is asked for again; while the store is away it serves for `stale_for`.
+    private func revalidate(
+        _ slot: Slot<Downstream>, _ token: Span<UInt8>, _ fingerprint: Fingerprint, _ entry: Int
+    ) -> Credential {
+        let digest = cache.digest(of: entry)
+        let now = state.value.nowMicroseconds
+        guard hasStore, plan.staticKeys[digest] == nil else {
+            cache.refresh(entry, nowMicroseconds: now, expiresAtMicroseconds: now + keyTTL())
+            return standing(cache.value(of: entry))
+        }
+        let isAway = !isStoreReady || slot.value.resolvedKey == Downstream.resolvedUnavailable
+        if isAway {
+            let age = now &- cache.verifiedAtMicroseconds(of: entry)
+            if age <= Int64(plan.configuration.keys.staleForSeconds) * 1_000_000 {
+                return standing(cache.value(of: entry))
+            }
+            return .refused(.storeUnavailable)
+        }
+        return lookUp(slot, fingerprint, digest)
+    }
+
+    /// Microseconds that a record is served before it is asked for again, spread so that keys learned together
+    /// are not asked for together.
+    func keyTTL() -> Int64 {
+        spread(Int64(plan.configuration.keys.ttlSeconds) * 1_000_000)
+    }
+
+    func unknownTTL() -> Int64 {
+        spread(Int64(plan.configuration.keys.unknownTTLSeconds) * 1_000_000)
+    }
+
+    /// A tenth more or less.
+    private func spread(_ duration: Int64) -> Int64 {
+        let fifth = max(1, duration / 5)
+        return duration - fifth / 2 + Int64(state.value.random.next() % UInt64(fifth))
+    }
+
+    /// Puts a record into a slot and the slot into the cache.
+    func remember(_ record: KeyRecord, _ fingerprint: Fingerprint) -> Slot<ActiveKey>? {
+        guard let key = keys.allocate(makeKey(record)) else { return nil }
+        attachAccount(key, record.account)
+        let now = state.value.nowMicroseconds
+        let ttl = key.value.refusal == .none ? keyTTL() : unknownTTL()
+        let inserted = cache.insert(
+            fingerprint, digest: record.digest, value: Int32(key.index), nowMicroseconds: now,
+            expiresAtMicroseconds: now + ttl)
+        if let evicted = inserted.evictedValue { releaseKey(at: Int(evicted)) }
+        return key
+    }
+
+    /// Compiles a record. One that cannot be used is kept too, so that its key is refused without a look-up.
+    private func makeKey(_ record: KeyRecord) -> ActiveKey {
+        var identity = Block.allocate(capacity: 4_096 + record.scopes.text.utf8.count)
+        var writer = ByteWriter(identity)
+        writer.append("X-Gateway-Key-Id: ")
+        let idStart = writer.count
+        writer.append(string: record.id)
+        let id = idStart..<writer.count
+        writer.append("\r\nX-Gateway-Account: ")
+        let accountStart = writer.count
+        writer.append(string: record.account)
+        let account = accountStart..<writer.count
+        writer.append("\r\nX-Gateway-Tier: ")
+        let tierStart = writer.count
+        writer.append(string: record.tier)
+        let tierRange = tierStart..<writer.count
+        writer.append("\r\nX-Gateway-Scopes: ")
+        writer.append(string: record.scopes.text)
+        writer.append("\r\n")
+        identity.commit(writer)
+        var refusal = Reason.none
+        switch record.status {
+        case .active: break
+        case .disabled: refusal = .keyDisabled
+        case .revoked: refusal = .keyRevoked
+        }
+        let tier = plan.tierNumbers[record.tier]
+        var limits = tier.map { plan.configuration.tiers[$0].limits }
+        if let text = record.limits { limits = try? LimitSpecification.parse(text) }
+        if tier == nil || limits == nil || writer.overflowed {
+            refusal = .keyRecordUnusable
+            shared.report(
+                .warning,
+                tier == nil
+                    ? "key \(record.id) is refused: its record names the unknown tier \"\(record.tier)\""
+                    : "key \(record.id) is refused: its record's limits cannot be read", every: 60)
+            metrics.add(.recordProblems)
+        }
+        let windows = limits?.plan ?? LimitPlan([])
+        return ActiveKey(
+            digest: record.digest, identity: identity, id: id, account: account, tierRange: tierRange,
+            tier: Int32(tier ?? -1), grants: plan.scopeRequirements.grants(of: record.scopes),
+            expiresAtMicroseconds: record.expiresAtSeconds.map { $0.multipliedReportingOverflow(by: 1_000_000) }
+                .map { $0.overflow ? Int64.max : $0.partialValue } ?? Int64.max,
+            refusal: refusal, accountHash: shared.hash(account: record.account), accountSlot: -1,
+            plan: windows,
+            policy: windows.count > 0
+                ? PolicyText(
+                    tier: record.tier, plan: windows, legacy: plan.configuration.legacyRateLimitHeaders)
+                : PolicyText())
+    }
+
+    /// The cache has let go of a key, or a call that used it has ended.
+    func releaseKey(at index: Int) {
+        guard let key = keys.occupant(at: index) else { return }
+        key.value.holders -= 1
+        guard key.value.holders == 0 else { return }
+        detachAccount(key)
+        key.value.identity.deallocate()
+        key.value.policy.deallocate()
+        keys.free(key)
+    }
+
+    /// The record behind a digest has changed: it is looked up again when its key is next used.
+    func forget(_ digest: Digest256) {
+        markDirty(digest)
+        if let value = cache.invalidate(digest) { releaseKey(at: Int(value)) }
+    }
+}

@@ -1,0 +1,118 @@
+import Configuration
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+import TLS
+
+// The order of a call: route, authenticate, scope, limit, forward. Each step either answers, waits, or hands on.
+
+extension Worker {
+    /// What the router says of the request being read.
+    enum Routing {
+        case route(Int)
+        case noRoute
+        case otherMethods(entry: Int)
+    }
+
+    /// Takes a complete head through the gate.
+    ///
+    /// - Returns: whether the connection may have more to read at once.
+    func begin(_ slot: Slot<Downstream>, headCount: Int) -> Bool {
+        cancelTimer(slot)
+        makeRequestID(slot, trusting: true)
+        slot.value.arrivedMicroseconds = state.value.nowMicroseconds
+        if plan.configuration.listen.strictHost, !coversHost(slot) {
+            return refuse(slot, .misdirected, headCount: headCount)
+        }
+        let block = plain.value
+        target.value.clear()
+        if requestHead.value.targetForm == .asterisk {
+            target.value.append(byte: 0x2A)
+        } else {
+            var writer = ByteWriter(target.value)
+            if let problem = TargetNormaliser.normalise(
+                block.readable, requestHead.value.path, into: &writer)
+            {
+                refuseMalformed(slot, 400, problem)
+                return false
+            }
+            target.value.commit(writer)
+        }
+        let pathCount = target.value.count
+        target.value.append(block.span(requestHead.value.query))
+        let routing = route(pathCount)
+        if case .route(let number) = routing, plan.routes[number].isPublic {
+            return admit(slot, headCount: headCount, route: number, key: nil)
+        }
+        switch authenticate(slot) {
+        case .parked:
+            slot.value.request = .awaitingKey
+            return false
+        case .refused(let reason):
+            return refuseCredential(slot, reason, headCount: headCount)
+        case .key(let key):
+            return authorise(slot, headCount: headCount, routing, key)
+        }
+    }
+
+    private func route(_ pathCount: Int) -> Routing {
+        let path = target.value
+        guard let entry = plan.router.match(path.span(0..<pathCount)) else { return .noRoute }
+        let number = plan.router.entries[entry].routes[Int(requestHead.value.method.rawValue)]
+        return number >= 0 ? .route(Int(number)) : .otherMethods(entry: entry)
+    }
+
+    /// A valid key: is the route there, may the key use it, has the account a permit left?
+    private func authorise(
+        _ slot: Slot<Downstream>, headCount: Int, _ routing: Routing, _ key: Slot<ActiveKey>
+    ) -> Bool {
+        metrics.authentication.add(WorkerMetrics.Authentication.ok.rawValue)
+        switch routing {
+        case .noRoute:
+            return refuse(slot, .noRoute, headCount: headCount, key: key)
+        case .otherMethods(let entry):
+            return refuse(slot, .methodNotAllowed, headCount: headCount, key: key, entry: entry)
+        case .route(let number):
+            guard key.value.grants.contains(plan.routes[number].scopes) else {
+                return refuse(slot, .scopeMissing, headCount: headCount, route: number, key: key)
+            }
+            return limit(slot, headCount: headCount, route: number, key)
+        }
+    }
+
+    /// Whether the certificate that SNI chose covers the host the caller asks for.
+    private func coversHost(_ slot: Slot<Downstream>) -> Bool {
+        let block = plain.value
+        let name = HostName.withoutPort(block.readable, requestHead.value.host)
+        return slot.value.session.certificateCovers(host: String(copying: block.span(name)))
+    }
+
+    /// Who calls: the peer, or whom a trusted peer names last.
+    func callerAddress(_ slot: Slot<Downstream>) -> SocketAddress {
+        guard isTrusted(slot.value.peer) else { return slot.value.peer }
+        var address = slot.value.peer
+        let block = plain.value
+        for index in stride(from: requestHead.value.fieldCount - 1, through: 0, by: -1)
+        where requestHead.value.fields[index].id == .xForwardedFor {
+            let text = String(copying: block.span(requestHead.value.fields[index].value))
+            for part in text.split(separator: ",").reversed() {
+                let trimmed = String(part.drop { $0 == " " }.reversed().drop { $0 == " " }.reversed())
+                guard let named = SocketAddress(ip: trimmed, port: 0) else { return address }
+                address = named
+                if !isTrusted(named) { return address }
+            }
+        }
+        return address
+    }
+}
+
+extension String {
+    /// For slow paths only.
+    init(copying bytes: Span<UInt8>) {
+        var copy: [UInt8] = []
+        copy.reserveCapacity(bytes.count)
+        for index in 0..<bytes.count { copy.append(bytes[index]) }
+        self.init(decoding: copy, as: UTF8.self)
+    }
+}

@@ -1,0 +1,144 @@
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+import Synchronization
+import TLS
+
+/// One worker's records of this turn and the turns before, until a block is full or a little time has passed.
+final class AccessLogBuffer {
+    private struct State {
+        var block = Block.none
+        var firstMicroseconds: Int64 = 0
+    }
+
+    /// Blocks handed over and not yet written, over all workers.
+    static let waiting = Atomic<Int>(0)
+
+    let isEnabled: Bool
+    private let queue: AccessLogQueue
+    private let state = Mutable(State())
+
+    init(_ queue: AccessLogQueue) {
+        self.queue = queue
+        isEnabled = queue.isEnabled
+    }
+
+    /// A writer with room for a record of this size, or nil when the writer thread is too far behind.
+    func begin(atLeast count: Int, nowMicroseconds: Int64) -> ByteWriter? {
+        if state.value.block.isAllocated, state.value.block.freeCount < count { flush() }
+        if !state.value.block.isAllocated {
+            guard Self.waiting.load(ordering: .relaxed) < HardLimits.logBlocks else { return nil }
+            state.value.block = Block.allocate(capacity: HardLimits.logBlockBytes)
+            state.value.firstMicroseconds = nowMicroseconds
+        }
+        guard state.value.block.freeCount >= count else { return nil }
+        return ByteWriter(state.value.block)
+    }
+
+    func commit(_ writer: ByteWriter) { state.value.block.commit(writer) }
+
+    /// Hands over what has waited for a tenth of a second.
+    func endTurn(nowMicroseconds: Int64) {
+        guard state.value.block.isAllocated, nowMicroseconds - state.value.firstMicroseconds > 100_000
+        else { return }
+        flush()
+    }
+
+    func flush() {
+        guard state.value.block.isAllocated, !state.value.block.isEmpty else { return }
+        Self.waiting.add(1, ordering: .relaxed)
+        queue.post(state.value.block)
+        state.value.block = .none
+    }
+}
+
+extension Worker {
+    /// Logs a finished exchange.
+    func record(
+        _ exchange: Slot<Exchange>, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?,
+        durationMicroseconds: Int64
+    ) {
+        guard accessLog.isEnabled else { return }
+        var record = AccessRecord()
+        record.traceHigh = exchange.value.traceHigh
+        record.traceLow = exchange.value.traceLow
+        record.durationMicroseconds = durationMicroseconds
+        record.upstreamMicroseconds = exchange.value.endpoint >= 0 ? exchange.value.upstreamMicroseconds : -1
+        record.bytesIn = exchange.value.requestBodyBytes
+        record.bytesOut = exchange.value.responseBodyBytes
+        if exchange.value.hasDecision, let key {
+            record.limit = key.value.plan.windows[0].limit
+            record.remaining = exchange.value.decision.remaining[0]
+        }
+        record.status = exchange.value.status
+        record.route = exchange.value.route
+        record.upstream = exchange.value.upstream
+        record.reason = exchange.value.reason
+        record.method = exchange.value.method
+        record.minorVersion = exchange.value.minorVersion
+        let head = exchange.value.head
+        write(
+            record, slot, key, requestID: head.span(exchange.value.requestID),
+            path: head.span(exchange.value.targetRange))
+    }
+
+    /// Counts and logs a call that the gateway answered before it became an exchange.
+    func recordRefusal(
+        _ slot: Slot<Downstream>, _ status: Int, _ reason: Reason, route: Int, key: Slot<ActiveKey>?,
+        hasHead: Bool
+    ) {
+        let duration =
+            hasHead && slot.value.arrivedMicroseconds > 0
+            ? state.value.nowMicroseconds &- slot.value.arrivedMicroseconds : 0
+        let method = hasHead ? requestHead.value.method : .other
+        metrics.countRequest(
+            route: route, method: Int(method.rawValue), status: status,
+            tier: key.map { Int($0.value.tier) } ?? -1, durationMicroseconds: duration)
+        guard accessLog.isEnabled else { return }
+        var record = AccessRecord()
+        record.durationMicroseconds = duration
+        record.status = Int32(status)
+        record.route = Int32(route)
+        record.reason = reason
+        record.method = method
+        record.minorVersion = hasHead ? UInt8(truncatingIfNeeded: requestHead.value.minorVersion) : 1
+        let requestID = state.value.requestID
+        let block = plain.value
+        let path = hasHead ? requestHead.value.path : 0..<0
+        write(
+            record, slot, key, requestID: requestID.readable,
+            path: path.upperBound <= block.count ? block.span(path) : block.span(0..<0))
+    }
+
+    private func write(
+        _ base: AccessRecord, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?, requestID: Span<UInt8>,
+        path: Span<UInt8>
+    ) {
+        var record = base
+        record.wallMicroseconds = state.value.wallMicroseconds
+        if slot.value.session.isOpen { record.tls = slot.value.session.version == .v13 ? 13 : 12 }
+        let identity = key?.value.identity ?? Block.none
+        let size = AccessRecord.fixedBytes + 64 + requestID.count + min(path.count, 8_192) + identity.count
+        guard var writer = accessLog.begin(atLeast: size, nowMicroseconds: state.value.nowMicroseconds)
+        else {
+            metrics.add(.accessLogDropped)
+            return
+        }
+        record.write(into: &writer)
+        AccessRecord.put(requestID, into: &writer)
+        // The address is written behind a length that is filled in by its own writer.
+        var address = ByteWriter(addressScratch)
+        slot.value.peer.write(ipInto: &address)
+        AccessRecord.put(address.written, into: &writer)
+        AccessRecord.put(path, into: &writer)
+        if let key {
+            AccessRecord.put(identity.span(key.value.id), into: &writer)
+            AccessRecord.put(identity.span(key.value.account), into: &writer)
+            AccessRecord.put(identity.span(key.value.tierRange), into: &writer)
+        } else {
+            for _ in 0..<3 { AccessRecord.put(identity.span(0..<0), into: &writer) }
+        }
+        accessLog.commit(writer)
+    }
+}

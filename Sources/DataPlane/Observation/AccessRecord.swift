@@ -1,0 +1,131 @@
+import HTTPWire
+import Keys
+import Limits
+package import Reactor
+import Synchronization
+
+// A worker writes one binary record a call; the log thread makes the JSON line of it. Numbers first, then the
+// texts with their lengths: copying is all that a call pays for.
+
+/// The fixed part of a record, in the order in which it is written.
+struct AccessRecord {
+    var wallMicroseconds: Int64 = 0
+    var traceHigh: UInt64 = 0
+    var traceLow: UInt64 = 0
+    var durationMicroseconds: Int64 = 0
+    var upstreamMicroseconds: Int64 = -1
+    var bytesIn: Int64 = 0
+    var bytesOut: Int64 = 0
+    var limit: Int64 = -1
+    var remaining: Int64 = -1
+    var status: Int32 = 0
+    var route: Int32 = -1
+    var upstream: Int32 = -1
+    var reason: Reason = .none
+    var method: Method = .get
+    /// 0 none, 12, 13.
+    var tls: UInt8 = 0
+    var minorVersion: UInt8 = 1
+
+    static let fixedBytes = 96
+    /// Texts: request id, client, path, key id, account, tier.
+    static let texts = 6
+
+    func write(into writer: inout ByteWriter) {
+        Self.put(UInt64(bitPattern: wallMicroseconds), into: &writer)
+        Self.put(traceHigh, into: &writer)
+        Self.put(traceLow, into: &writer)
+        Self.put(UInt64(bitPattern: durationMicroseconds), into: &writer)
+        Self.put(UInt64(bitPattern: upstreamMicroseconds), into: &writer)
+        Self.put(UInt64(bitPattern: bytesIn), into: &writer)
+        Self.put(UInt64(bitPattern: bytesOut), into: &writer)
+        Self.put(UInt64(bitPattern: limit), into: &writer)
+        Self.put(UInt64(bitPattern: remaining), into: &writer)
+        Self.put(UInt64(UInt32(bitPattern: status)) << 32 | UInt64(UInt32(bitPattern: route)), into: &writer)
+        let kinds =
+            UInt64(reason.rawValue) << 24 | UInt64(method.rawValue) << 16 | UInt64(tls) << 8
+            | UInt64(minorVersion)
+        Self.put(UInt64(UInt32(bitPattern: upstream)) << 32 | kinds, into: &writer)
+        Self.put(0, into: &writer)
+    }
+
+    /// Reads what `write` wrote.
+    init?(_ bytes: [UInt8], at start: Int) {
+        guard bytes.count - start >= Self.fixedBytes else { return nil }
+        func word(_ index: Int) -> UInt64 {
+            var value: UInt64 = 0
+            for offset in 0..<8 { value = value << 8 | UInt64(bytes[start + index * 8 + offset]) }
+            return value
+        }
+        wallMicroseconds = Int64(bitPattern: word(0))
+        traceHigh = word(1)
+        traceLow = word(2)
+        durationMicroseconds = Int64(bitPattern: word(3))
+        upstreamMicroseconds = Int64(bitPattern: word(4))
+        bytesIn = Int64(bitPattern: word(5))
+        bytesOut = Int64(bitPattern: word(6))
+        limit = Int64(bitPattern: word(7))
+        remaining = Int64(bitPattern: word(8))
+        status = Int32(bitPattern: UInt32(truncatingIfNeeded: word(9) >> 32))
+        route = Int32(bitPattern: UInt32(truncatingIfNeeded: word(9)))
+        upstream = Int32(bitPattern: UInt32(truncatingIfNeeded: word(10) >> 32))
+        reason = Reason(rawValue: UInt8(truncatingIfNeeded: word(10) >> 24)) ?? .none
+        method = Method(rawValue: UInt8(truncatingIfNeeded: word(10) >> 16)) ?? .other
+        tls = UInt8(truncatingIfNeeded: word(10) >> 8)
+        minorVersion = UInt8(truncatingIfNeeded: word(10))
+    }
+
+    init() {}
+
+    @inline(__always)
+    private static func put(_ value: UInt64, into writer: inout ByteWriter) {
+        var rest = value
+        for _ in 0..<8 {
+            writer.append(byte: UInt8(truncatingIfNeeded: rest >> 56))
+            rest <<= 8
+        }
+    }
+
+    /// A text with its length in two bytes; longer ones are cut.
+    static func put(_ text: Span<UInt8>, into writer: inout ByteWriter) {
+        let count = min(text.count, 8_192)
+        writer.append(byte: UInt8(truncatingIfNeeded: count >> 8))
+        writer.append(byte: UInt8(truncatingIfNeeded: count))
+        writer.append(text.extracting(0..<count))
+    }
+}
+
+/// Blocks of records on their way to the log thread, and empty ones on their way back.
+package final class AccessLogQueue: Sendable {
+    struct Filled: @unchecked Sendable {
+        // `@unchecked`: whoever holds the value owns the memory.
+        var block: Block
+    }
+
+    /// Whether lines are wanted at all.
+    package let isEnabled: Bool
+    private let filled: Mailbox<Filled>
+
+    package init(isEnabled: Bool) throws(SystemError) {
+        self.isEnabled = isEnabled
+        filled = try Mailbox()
+    }
+
+    package var wakeup: Wakeup { filled.wakeup }
+
+    func post(_ block: Block) { filled.post(Filled(block: block)) }
+
+    /// The bytes of all records handed over so far, in blocks.
+    package func takeAll() -> [[UInt8]] {
+        filled.takeAll().map { item in
+            var block = item.block
+            var copy: [UInt8] = []
+            copy.reserveCapacity(block.count)
+            let bytes = block.readable
+            for index in 0..<bytes.count { copy.append(bytes[index]) }
+            block.deallocate()
+            AccessLogBuffer.waiting.subtract(1, ordering: .relaxed)
+            return copy
+        }
+    }
+}

@@ -1,0 +1,355 @@
+import Configuration
+import HTTPWire
+import Reactor
+import TLS
+
+// Connections to endpoints: chosen, opened, written to, read from, kept for the next call.
+
+extension Worker {
+    /// Gives a call a connection: the last used idle one, or a new one.
+    func startUpstream(_ exchange: Slot<Exchange>) {
+        let number = Int(exchange.value.upstream)
+        if exchange.value.attempts == 0 {
+            upstreams[number].retryBudget = min(
+                upstreams[number].retryBudget + 1, HardLimits.retryBalance * HardLimits.retryShare)
+            exchange.value.upstreamStartMicroseconds = state.value.nowMicroseconds
+        }
+        exchange.value.attempts &+= 1
+        guard let endpoint = chooseEndpoint(exchange) else {
+            failExchange(exchange, .noHealthyEndpoint, retryAfter: 1)
+            return
+        }
+        exchange.value.endpoint = Int32(endpoint)
+        if let idle = upstreamConnections.lookup(endpoints[endpoint].firstIdle) {
+            unpark(idle)
+            use(idle, for: exchange)
+            return
+        }
+        guard endpoints[endpoint].connections < upstreams[number].connectionsMax else {
+            metrics.add(.upstreamQueueOverflows)
+            failExchange(exchange, .overloaded, retryAfter: 1)
+            return
+        }
+        connect(exchange, endpoint: endpoint)
+    }
+
+    private func connect(_ exchange: Slot<Exchange>, endpoint: Int) {
+        metrics.add(.upstreamConnects)
+        do {
+            let opened: (descriptor: Descriptor, inProgress: Bool)
+            if endpoints[endpoint].isUnixSocket {
+                opened = try Socket.connect(toUnixPath: unixPaths[endpoint])
+            } else if let address = endpoints[endpoint].address {
+                opened = try Socket.connect(to: address)
+            } else {
+                throw SystemError(code: 113, operation: "resolve")
+            }
+            let fresh = UpstreamConnection(
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), phase: .connecting,
+                interest: .write)
+            guard let connection = upstreamConnections.allocate(fresh) else {
+                Socket.close(opened.descriptor)
+                failExchange(exchange, .overloaded, retryAfter: 1)
+                return
+            }
+            endpoints[endpoint].connections += 1
+            endpoints[endpoint].outstanding += 1
+            connection.value.exchange = exchange.reference
+            exchange.value.upstreamConnection = connection.reference
+            exchange.value.phase = .connecting
+            try poller.add(
+                opened.descriptor, token: Token(.upstream, connection.reference).rawValue, .write)
+            setTimer(connection, after: upstreams[Int(exchange.value.upstream)].connectTimeoutMicroseconds)
+            if !opened.inProgress { isConnected(connection) }
+        } catch {
+            connectFailed(exchange, endpoint: endpoint)
+        }
+    }
+
+    /// TCP or the Unix socket is up.
+    private func isConnected(_ connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        guard endpoints[endpoint].usesTLS else {
+            isReady(connection)
+            return
+        }
+        let upstream = Int(endpoints[endpoint].upstream)
+        guard let session = clients[upstream]?.makeSession(serverName: serverNames[endpoint]) else {
+            upstreamBroke(connection, .connectFailed)
+            return
+        }
+        connection.value.session = session
+        connection.value.phase = .handshaking
+        wire.setInbound(.none)
+        shakeHands(connection)
+    }
+
+    private func shakeHands(_ connection: Slot<UpstreamConnection>) {
+        let progress = connection.value.session.handshake()
+        sendUpstreamWire(connection)
+        if connection.value.isDead { return }
+        switch progress {
+        case .wantsInput: updateInterest(connection)
+        case .failed:
+            let reason = connection.value.session.takeFailureReason()
+            let name = serverNames[Int(connection.value.endpoint)]
+            shared.report(.warning, "TLS to upstream \(name): \(reason)", every: 60)
+            upstreamBroke(connection, .connectFailed)
+        case .done: isReady(connection)
+        }
+    }
+
+    private func isReady(_ connection: Slot<UpstreamConnection>) {
+        connection.value.phase = .busy
+        guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
+            closeUpstream(connection)
+            return
+        }
+        endpoints[Int(connection.value.endpoint)].outstanding -= 1
+        use(connection, for: exchange)
+    }
+
+    /// Sends the call's head; its body follows from the caller's side.
+    private func use(_ connection: Slot<UpstreamConnection>, for exchange: Slot<Exchange>) {
+        connection.value.phase = .busy
+        connection.value.exchange = exchange.reference
+        connection.value.hasAnswered = false
+        connection.value.mayBeKept = false
+        exchange.value.upstreamConnection = connection.reference
+        exchange.value.phase = .awaitingResponse
+        endpoints[Int(connection.value.endpoint)].outstanding += 1
+        claimUpstream(connection)
+        let head = exchange.value.head
+        toUpstream.value.append(head.readable)
+        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        updateInterest(connection)
+        if !exchange.value.requestIsSent, let slot = downstreams.lookup(exchange.value.downstream) {
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            resumeLater(slot)
+        }
+    }
+
+    /// The connection that body bytes may go to now.
+    func writableUpstream(_ exchange: Slot<Exchange>) -> Slot<UpstreamConnection>? {
+        guard exchange.value.phase == .awaitingResponse || exchange.value.phase == .streaming,
+            let connection = upstreamConnections.lookup(exchange.value.upstreamConnection),
+            !connection.value.isDead, connection.value.output.isEmpty
+        else { return nil }
+        return connection
+    }
+
+    // MARK: Output
+
+    func claimUpstream(_ connection: Slot<UpstreamConnection>) {
+        if state.value.upstreamOwner == connection.reference { return }
+        if !state.value.upstreamOwner.isNone { flushUpstream() }
+        state.value.upstreamOwner = connection.reference
+    }
+
+    /// Sends the scratch block to the upstream that owns it.
+    func flushUpstream() {
+        let reference = state.value.upstreamOwner
+        if reference.isNone { return }
+        state.value.upstreamOwner = .none
+        let block = toUpstream.value
+        toUpstream.value.clear()
+        guard let connection = upstreamConnections.lookup(reference), !connection.value.isDead,
+            !block.isEmpty
+        else { return }
+        if connection.value.session.isOpen {
+            // The wire may hold a caller's records: they go first.
+            if wire.hasOutbound { flushDownstream() }
+            guard connection.value.session.write(block.readable) else {
+                upstreamBroke(connection, .upstreamClosed)
+                return
+            }
+            sendUpstreamWire(connection)
+        } else {
+            sendToUpstream(connection, block)
+        }
+    }
+
+    private func sendUpstreamWire(_ connection: Slot<UpstreamConnection>) {
+        guard wire.hasOutbound else { return }
+        let block = wire.outbound
+        wire.clearOutbound()
+        sendToUpstream(connection, block)
+    }
+
+    private func sendToUpstream(_ connection: Slot<UpstreamConnection>, _ block: Block) {
+        var sent = 0
+        if connection.value.output.isEmpty {
+            switch Socket.send(connection.value.descriptor, block.readable) {
+            case .bytes(let n): sent = n
+            case .wouldBlock: break
+            case .endOfStream, .failed:
+                // An early answer may be waiting behind the broken pipe: it is read before giving up.
+                connection.value.outputIsBroken = true
+                if !connection.value.isReused || connection.value.hasAnswered { return }
+                upstreamBroke(connection, .upstreamClosed)
+                return
+            }
+        }
+        if sent == block.count { return }
+        pool.ensureRoom(for: block.count - sent, in: &connection.value.output)
+        connection.value.output.append(block.span(sent..<block.count))
+        updateInterest(connection)
+    }
+
+    private func drainOutput(_ connection: Slot<UpstreamConnection>) {
+        guard !connection.value.output.isEmpty else {
+            updateInterest(connection)
+            return
+        }
+        let block = connection.value.output
+        switch Socket.send(connection.value.descriptor, block.readable) {
+        case .bytes(let n): connection.value.output.consume(n)
+        case .wouldBlock: return
+        case .endOfStream, .failed:
+            upstreamBroke(connection, .upstreamClosed)
+            return
+        }
+        if let exchange = exchanges.lookup(connection.value.exchange) {
+            setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        }
+        guard connection.value.output.isEmpty else { return }
+        pool.give(&connection.value.output)
+        updateInterest(connection)
+        if let exchange = exchanges.lookup(connection.value.exchange),
+            let slot = downstreams.lookup(exchange.value.downstream)
+        {
+            resumeLater(slot)
+        }
+    }
+
+    // MARK: Events
+
+    func handleUpstream(_ event: Event, _ connection: Slot<UpstreamConnection>) {
+        switch connection.value.phase {
+        case .connecting:
+            if Socket.pendingError(connection.value.descriptor) != 0 {
+                upstreamBroke(connection, .connectFailed)
+            } else {
+                isConnected(connection)
+            }
+        case .idle:
+            // Closed by the endpoint, or bytes that nobody asked for.
+            unpark(connection)
+            closeUpstream(connection)
+        case .handshaking, .busy:
+            if event.isWritable { drainOutput(connection) }
+            if connection.value.isDead { return }
+            if event.isReadable || event.isPeerClosed || event.isHangup {
+                receive(connection, isHangup: event.isHangup)
+            }
+        }
+    }
+
+    private func receive(_ connection: Slot<UpstreamConnection>, isHangup: Bool) {
+        let usesTLS = connection.value.session.isOpen
+        answer.value.clear()
+        if connection.value.input.isAllocated {
+            _ = answer.value.moveContents(from: &connection.value.input)
+            pool.give(&connection.value.input)
+        }
+        received.value.clear()
+        let result =
+            usesTLS
+            ? Socket.receive(
+                connection.value.descriptor, into: &received.value, limit: HardLimits.readBytes)
+            : Socket.receive(
+                connection.value.descriptor, into: &answer.value, limit: HardLimits.readBytes)
+        switch result {
+        case .wouldBlock:
+            if !answer.value.isEmpty { restash(connection) }
+            if isHangup { upstreamBroke(connection, .upstreamClosed) }
+            return
+        case .failed:
+            upstreamBroke(connection, .upstreamClosed)
+            return
+        case .endOfStream:
+            connection.value.inputEnded = true
+            updateInterest(connection)
+        case .bytes:
+            connection.value.hasAnswered = true
+            if usesTLS {
+                wire.setInbound(received.value)
+                if connection.value.phase == .handshaking {
+                    shakeHands(connection)
+                    return
+                }
+                decrypt(connection)
+                if connection.value.isDead { return }
+                sendUpstreamWire(connection)
+                if connection.value.isDead { return }
+            }
+        }
+        guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
+            closeUpstream(connection)
+            return
+        }
+        readResponse(exchange, connection)
+        if connection.value.isDead || exchange.value.isDead { return }
+        if connection.value.inputEnded {
+            upstreamBroke(connection, .upstreamClosed)
+            return
+        }
+        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        pauseIfSlow(exchange, connection)
+    }
+
+    private func restash(_ connection: Slot<UpstreamConnection>) {
+        connection.value.input = pool.take(atLeast: max(4_096, answer.value.count))
+        _ = connection.value.input.moveContents(from: &answer.value)
+    }
+
+    private func decrypt(_ connection: Slot<UpstreamConnection>) {
+        while answer.value.freeCount > 0 {
+            switch connection.value.session.read(into: &answer.value) {
+            case .bytes:
+                if wire.inboundRemaining == 0, !connection.value.session.hasPendingPlaintext { return }
+            case .wantsInput: return
+            case .closed:
+                connection.value.inputEnded = true
+                return
+            case .failed:
+                upstreamBroke(connection, .upstreamClosed)
+                return
+            }
+        }
+    }
+
+    /// Stops reading from the upstream while its caller does not take what is there.
+    private func pauseIfSlow(_ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>) {
+        finishStep()
+        guard !connection.value.isDead, !exchange.value.isDead,
+            let slot = downstreams.lookup(exchange.value.downstream), !slot.value.isDead
+        else { return }
+        guard !slot.value.output.isEmpty else { return }
+        connection.value.isPaused = true
+        // The caller's own timer runs now.
+        cancelTimer(connection)
+        updateInterest(connection)
+    }
+
+    /// The caller has taken everything.
+    func resumeUpstreamReading(_ exchange: Slot<Exchange>) {
+        guard let connection = upstreamConnections.lookup(exchange.value.upstreamConnection),
+            connection.value.isPaused
+        else { return }
+        connection.value.isPaused = false
+        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        updateInterest(connection)
+    }
+
+    private func updateInterest(_ connection: Slot<UpstreamConnection>) {
+        guard !connection.value.isDead else { return }
+        var wanted: Interest = []
+        if !connection.value.inputEnded, !connection.value.isPaused { wanted.insert(.read) }
+        if !connection.value.output.isEmpty { wanted.insert(.write) }
+        guard wanted != connection.value.interest else { return }
+        connection.value.interest = wanted
+        poller.modify(
+            connection.value.descriptor, token: Token(.upstream, connection.reference).rawValue, wanted)
+    }
+}

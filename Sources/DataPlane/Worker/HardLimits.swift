@@ -1,0 +1,36 @@
+// Every bound that is not a key of the configuration, with its reason.
+
+enum HardLimits {
+    /// Bytes of one `recv`: several TLS records, and no more than the scratch block takes with a full stash.
+    static let readBytes = 65_536
+    /// Plaintext of one turn: a full stash, one read, and the record that OpenSSL held back.
+    static let plaintextBytes = 163_840
+    /// Bytes that wait for an exchange before reading from its caller pauses.
+    static let stashBytes = 16_384
+    /// What a worker may have produced for one caller in one turn: a response head and a burst of body.
+    static let outputBytes = 163_840
+    /// Body bytes of a refused request that are read and dropped to keep its connection.
+    static let drainBytes: Int64 = 65_536
+    /// Longest kept request identifier of a trusted peer.
+    static let requestIDBytes = 64
+    /// Key look-ups that one worker has under way at once; beyond it unknown callers get 503.
+    static let lookupsInFlight = 256
+    /// Calls that wait for one worker's look-ups and debits.
+    static let parkedCalls = 16_384
+    /// Accounts that one worker follows at once.
+    static let accounts = 262_144
+    /// How long a closed connection is drained so that the caller can read the answer, in microseconds.
+    static let lingerMicroseconds: Int64 = 2_000_000
+    /// Bytes of access log that one worker hands over at once.
+    static let logBlockBytes = 65_536
+    /// Full access-log blocks that may wait for the writer, over all workers; beyond it lines are dropped and counted.
+    static let logBlocks = 64
+    /// Failed attempts in a row after which an endpoint is left out, and for how long.
+    static let ejectAfterFailures = 5
+    static let ejectMicroseconds: Int64 = 10_000_000
+    /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
+    static let retryShare = 5
+    static let retryBalance = 10
+    /// New connections accepted per turn, so that a flood of them cannot starve the open ones.
+    static let acceptsPerTurn = 64
+}

@@ -1,0 +1,79 @@
+package import Configuration
+package import Keys
+package import Limits
+package import Reactor
+import Synchronization
+package import TLS
+
+/// A line for the program's own log, written by the control thread.
+package struct Report: Sendable {
+    package enum Level: Sendable { case info, warning, error }
+    package var level: Level
+    package var text: String
+}
+
+/// A credential that arrived in clear; what to do about it is decided off the workers.
+package struct ExposedKey: Sendable {
+    package var digest: Digest256
+    package var address: SocketAddress
+}
+
+/// What workers and the control thread share: nothing here is touched by an ordinary call except the window table.
+package final class SharedState: Sendable {
+    /// Kinds of reports that are remembered in order to repeat none of them too often.
+    private static let reportKindsMax = 512
+    /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
+    private static let exposuresMax = 1_024
+
+    package let tickets: TicketKeys
+    package let windows: WindowTable
+    let failures: FailureLimiter
+    let sipKey: SipKey
+    let accountKey: SipKey
+    let pepper: [UInt8]?
+    package let accessLog: AccessLogQueue
+    package let reports: Mailbox<Report>
+    package let exposures: Mailbox<ExposedKey>
+    private let waitingExposures = Atomic<Int>(0)
+    private let lastReported = Mutex<[String: Int64]>([:])
+
+    package init(_ configuration: GatewayConfiguration) throws(SystemError) {
+        tickets = TicketKeys()
+        windows = WindowTable(accounts: 1_000_000)
+        failures = FailureLimiter(
+            limitPerMinute: configuration.failedAuthenticationsPerMinute, addresses: 262_144)
+        sipKey = SipKey(RandomSource.word(), RandomSource.word())
+        accountKey = SipKey(RandomSource.word(), RandomSource.word())
+        pepper = configuration.keys.pepper.map { Array($0.reveal().utf8) }
+        accessLog = try AccessLogQueue(isEnabled: configuration.accessLog.target != .off)
+        reports = try Mailbox()
+        exposures = try Mailbox()
+    }
+
+    func hash(account: String) -> Fingerprint { accountKey.hash(Array(account.utf8).span) }
+
+    /// Has a line logged, but the same line only once in `seconds`.
+    package func report(_ level: Report.Level, _ text: String, every seconds: Int64) {
+        let now = WallClock.nowSeconds()
+        let isDue = lastReported.withLock { last in
+            if let before = last[text], now - before < seconds { return false }
+            if last.count >= Self.reportKindsMax { last.removeAll() }
+            last[text] = now
+            return true
+        }
+        if isDue { reports.post(Report(level: level, text: text)) }
+    }
+
+    func noteExposure(_ key: ExposedKey) {
+        guard waitingExposures.load(ordering: .relaxed) < Self.exposuresMax else { return }
+        waitingExposures.add(1, ordering: .relaxed)
+        exposures.post(key)
+    }
+
+    /// The credentials that have arrived in clear since the last call.
+    package func takeExposures() -> [ExposedKey] {
+        let taken = exposures.takeAll()
+        waitingExposures.subtract(taken.count, ordering: .relaxed)
+        return taken
+    }
+}

@@ -1,0 +1,76 @@
+import Configuration
+import HTTPWire
+import Reactor
+
+// One timer per caller connection and one per upstream connection. What a timer means follows from the state
+// of its owner when it fires.
+
+extension Worker {
+    func setTimer(_ slot: Slot<Downstream>, after microseconds: Int64) {
+        timers.set(slot.index, atMicroseconds: state.value.nowMicroseconds &+ microseconds)
+    }
+
+    func cancelTimer(_ slot: Slot<Downstream>) { timers.cancel(slot.index) }
+
+    func setTimer(_ slot: Slot<UpstreamConnection>, after microseconds: Int64) {
+        timers.set(
+            downstreams.capacity &+ slot.index, atMicroseconds: state.value.nowMicroseconds &+ microseconds)
+    }
+
+    func cancelTimer(_ slot: Slot<UpstreamConnection>) { timers.cancel(downstreams.capacity &+ slot.index) }
+
+    func runTimers() {
+        repeat {
+            timers.advance(
+                toMicroseconds: state.value.nowMicroseconds, expired: &state.value.expiredTimers)
+            for index in 0..<state.value.expiredTimers.count {
+                expire(state.value.expiredTimers[index])
+                finishStep()
+            }
+        } while !state.value.expiredTimers.isEmpty
+        storeTick()
+    }
+
+    private func expire(_ timer: Int) {
+        if timer < downstreams.capacity {
+            if let slot = downstreams.occupant(at: timer), !slot.value.isDead { expire(slot) }
+        } else if let slot = upstreamConnections.occupant(at: timer - downstreams.capacity),
+            !slot.value.isDead
+        {
+            expireUpstream(slot)
+        }
+    }
+
+    private func expire(_ slot: Slot<Downstream>) {
+        if slot.value.transport != .open || slot.value.isFinishing || !slot.value.output.isEmpty {
+            // A handshake that does not end, a caller that does not read, a goodbye that is not answered.
+            abandon(slot, .callerGone)
+            return
+        }
+        switch slot.value.request {
+        case .head:
+            if slot.value.input.isEmpty {
+                closeGracefully(slot)
+            } else {
+                refuse(slot, .requestTimeout, closing: true)
+            }
+        case .body: bodyTimeout(slot)
+        case .discarding: closeGracefully(slot)
+        case .awaitingKey, .complete: break
+        }
+    }
+
+    private func bodyTimeout(_ slot: Slot<Downstream>) {
+        guard let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead else { return }
+        failExchange(exchange, .requestTimeout)
+    }
+
+    /// Whether a body comes too slowly to be let in: `body_rate` bytes a second on average, once the first
+    /// `body` period is over.
+    func isTooSlow(_ slot: Slot<Downstream>) -> Bool {
+        let elapsed = state.value.nowMicroseconds &- slot.value.phaseStartMicroseconds
+        let grace = Int64(timeouts.body) * 1_000
+        guard elapsed > grace else { return false }
+        return slot.value.phaseBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
+    }
+}

@@ -1,0 +1,289 @@
+import Configuration
+import HTTPWire
+package import Keys
+import Limits
+package import Reactor
+import TLS
+
+// One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
+// window table of the memory store and the failure counts, which are sharded and locked for nanoseconds.
+//
+// Every event is one step: it reads, decides, and leaves what it produced in two scratch blocks, one for the
+// caller and one for the upstream. `finishStep` sends them, one system call each. Slots that die during a step
+// are only marked; the end of the turn frees them, so no step can hold a slot that is gone.
+
+/// What a worker changes from call to call; touched by its own thread only.
+struct WorkerState {
+    var nowMicroseconds: Int64 = 0
+    var wallMicroseconds: Int64 = 0
+    /// Second that `dateLine` shows.
+    var dateSecond: Int64 = -1
+    /// `Date: …` with its line end.
+    var dateLine = Block.allocate(capacity: 64)
+    var random: FastRandom
+    /// Whose output the scratch blocks hold.
+    var downstreamOwner = SlotReference.none
+    var upstreamOwner = SlotReference.none
+    /// Identifier of the request being read, at most `HardLimits.requestIDBytes`.
+    var requestID = Block.allocate(capacity: HardLimits.requestIDBytes)
+    var resumeQueue: [SlotReference] = []
+    var deadDownstreams: [SlotReference] = []
+    var deadExchanges: [SlotReference] = []
+    var deadUpstreams: [SlotReference] = []
+    var expiredTimers: [Int] = []
+    var isDraining = false
+    var isStopping = false
+    var hasListeners = true
+    var parked = 0
+
+    init(seed: UInt64) {
+        random = FastRandom(seed: seed)
+        resumeQueue.reserveCapacity(1_024)
+        deadDownstreams.reserveCapacity(1_024)
+        deadExchanges.reserveCapacity(1_024)
+        deadUpstreams.reserveCapacity(1_024)
+        expiredTimers.reserveCapacity(256)
+    }
+}
+
+/// What other threads tell a worker.
+package enum WorkerMessage: Sendable {
+    case drain
+    case closeListeners
+    /// End at once.
+    case stop
+    case health(endpoint: Int, isHealthy: Bool)
+    case resolved(endpoint: Int, SocketAddress)
+    /// The record of this digest has changed.
+    case invalidate(Digest256)
+    case invalidateAll
+}
+
+package final class Worker {
+    let number: Int
+    let plan: ServingPlan
+    let shared: SharedState
+    let metrics: WorkerMetrics
+    let mailbox: Mailbox<WorkerMessage>
+    let poller: Poller
+    let listener: Descriptor
+    let plaintextListener: Descriptor
+    let downstreams: SlotTable<Downstream>
+    let exchanges: SlotTable<Exchange>
+    let upstreamConnections: SlotTable<UpstreamConnection>
+    let keys: SlotTable<ActiveKey>
+    let timers: TimerWheel
+    let pool = BufferPool()
+    let wire: TLSWire
+    let server: TLSServerContext
+    let clients: [TLSClientContext?]
+    let serverNames: [String]
+    let digester: Digester
+    let cache: KeyCache
+    let upstreams: FixedArray<UpstreamState>
+    let endpoints: FixedArray<EndpointState>
+    let unixPaths: [String]
+    let requestHead = Mutable(RequestHead())
+    let responseHead = Mutable(ResponseHead())
+    let headLimits: HeadLimits
+    let timeouts: Timeouts
+    /// Ciphertext as it came from a socket.
+    let received = Mutable(Block.allocate(capacity: HardLimits.readBytes))
+    /// Plaintext of the caller whose step this is.
+    let plain = Mutable(Block.allocate(capacity: HardLimits.plaintextBytes))
+    /// Plaintext from an upstream.
+    let answer = Mutable(Block.allocate(capacity: HardLimits.plaintextBytes))
+    /// Plaintext for the caller of this step.
+    let toDownstream = Mutable(Block.allocate(capacity: HardLimits.outputBytes))
+    /// Plaintext for the upstream of this step.
+    let toUpstream = Mutable(Block.allocate(capacity: HardLimits.outputBytes))
+    /// The path in normal form, then the query.
+    let target: Mutable<Block>
+    let state: Mutable<WorkerState>
+    let accessLog: AccessLogBuffer
+    /// Room for one address as text.
+    let addressScratch = Block.allocate(capacity: 64)
+
+    /// - Throws: a sentence that says which certificate or system call is at fault.
+    init(
+        number: Int, plan: ServingPlan, shared: SharedState, listener: Descriptor, plaintextListener: Descriptor
+    ) throws {
+        self.number = number
+        self.plan = plan
+        self.shared = shared
+        self.listener = listener
+        self.plaintextListener = plaintextListener
+        let configuration = plan.configuration
+        metrics = WorkerMetrics(shape: plan.shape)
+        mailbox = try Mailbox()
+        poller = try Poller()
+        let connections = max(64, configuration.limits.connections / configuration.workers)
+        downstreams = SlotTable(capacity: connections)
+        exchanges = SlotTable(capacity: connections)
+        upstreamConnections = SlotTable(capacity: connections * 2)
+        keys = SlotTable(capacity: configuration.keys.cacheEntries + connections + 1_024)
+        let now = MonotonicClock.nowMicroseconds()
+        timers = TimerWheel(timers: connections * 3, nowMicroseconds: now)
+        let wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
+        self.wire = wire
+        server = try TLSServerContext(
+            settings: TLSServerSettings(configuration.listen), tickets: shared.tickets, wire: wire)
+        var clients: [TLSClientContext?] = []
+        var upstreamStates: [UpstreamState] = []
+        var endpointStates: [EndpointState] = []
+        var paths: [String] = []
+        var names: [String] = []
+        for (upstreamNumber, upstream) in configuration.upstreams.enumerated() {
+            let first = endpointStates.count
+            var usesTLS = false
+            for endpoint in upstream.endpoints {
+                let (endpointState, path, name) = EndpointState.make(endpoint, upstream: upstreamNumber)
+                usesTLS = usesTLS || endpointState.usesTLS
+                endpointStates.append(endpointState)
+                paths.append(path)
+                names.append(name)
+            }
+            upstreamStates.append(UpstreamState(upstream, firstEndpoint: first))
+            clients.append(
+                usesTLS
+                    ? try TLSClientContext(
+                        caPath: upstream.caPath, wire: wire, applicationProtocols: ["http/1.1"]) : nil)
+        }
+        self.clients = clients
+        serverNames = names
+        unixPaths = paths
+        upstreams = FixedArray(upstreamStates)
+        endpoints = FixedArray(endpointStates)
+        digester = try Digester()
+        cache = KeyCache(
+            entries: configuration.keys.cacheEntries, unknownEntries: 65_536, seed: RandomSource.word())
+        timeouts = configuration.timeouts
+        headLimits = HeadLimits(
+            headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,
+            targetBytes: configuration.limits.targetBytes)
+        target = Mutable(Block.allocate(capacity: configuration.limits.targetBytes * 3 + 64))
+        state = Mutable(WorkerState(seed: RandomSource.word()))
+        accessLog = AccessLogBuffer(shared.accessLog)
+        try register()
+    }
+
+    private func register() throws {
+        try poller.add(listener, token: Token(.listener).rawValue, .read)
+        if plaintextListener.isOpen {
+            try poller.add(plaintextListener, token: Token(.plaintextListener).rawValue, .read)
+        }
+        try poller.add(mailbox.wakeup.descriptor, token: Token(.mailbox).rawValue, .read)
+    }
+
+    /// Runs until told to stop, or until drained.
+    func run() {
+        var events = EventList()
+        updateClock()
+        startStore()
+        while !state.value.isStopping {
+            poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
+            updateClock()
+            for index in 0..<events.count { dispatch(events[index]) }
+            runTimers()
+            finishTurn()
+            if state.value.isDraining, !state.value.hasListeners, downstreams.count == 0 { break }
+        }
+        accessLog.flush()
+        stopStore()
+    }
+
+    private func waitMilliseconds() -> Int32 {
+        let tick = timers.millisecondsToNextTick(nowMicroseconds: state.value.nowMicroseconds)
+        // Clock, gauges, store and access log want a turn from time to time even without traffic.
+        return tick < 0 ? 200 : min(tick, 200)
+    }
+
+    private func updateClock() {
+        let now = MonotonicClock.nowMicroseconds()
+        let wall = WallClock.nowMicroseconds()
+        state.value.nowMicroseconds = now
+        state.value.wallMicroseconds = wall
+        let second = wall / 1_000_000
+        guard second != state.value.dateSecond else { return }
+        state.value.dateSecond = second
+        state.value.dateLine.clear()
+        var writer = ByteWriter(state.value.dateLine)
+        writer.append("Date: ")
+        CalendarTime(unixSeconds: second).writeHTTPDate(into: &writer)
+        writer.append("\r\n")
+        state.value.dateLine.commit(writer)
+    }
+
+    private func dispatch(_ event: Event) {
+        let token = Token(rawValue: event.token)
+        switch token.kind {
+        case .downstream:
+            guard let slot = downstreams.lookup(token.reference), !slot.value.isDead else { return }
+            handleDownstream(event, slot)
+        case .upstream:
+            guard let slot = upstreamConnections.lookup(token.reference), !slot.value.isDead else { return }
+            handleUpstream(event, slot)
+        case .listener: acceptConnections(on: listener, isPlaintextPort: false)
+        case .plaintextListener: acceptConnections(on: plaintextListener, isPlaintextPort: true)
+        case .mailbox: for message in mailbox.takeAll() { receive(message) }
+        case .store: handleStore(event)
+        }
+        finishStep()
+    }
+
+    /// Work that earlier steps left: callers that may go on, slots to free, the log, the store's commands.
+    private func finishTurn() {
+        flushStore()
+        var index = 0
+        while index < state.value.resumeQueue.count {
+            let reference = state.value.resumeQueue[index]
+            index += 1
+            guard let slot = downstreams.lookup(reference), !slot.value.isDead else { continue }
+            slot.value.isQueued = false
+            resume(slot)
+            finishStep()
+        }
+        state.value.resumeQueue.removeAll(keepingCapacity: true)
+        flushStore()
+        freeTheDead()
+        accessLog.endTurn(nowMicroseconds: state.value.nowMicroseconds)
+        metrics.set(.connectionsActive, to: UInt64(exchanges.count))
+        metrics.set(.connectionsIdle, to: UInt64(max(0, downstreams.count - exchanges.count)))
+        metrics.set(.upstreamConnectionsOpen, to: UInt64(upstreamConnections.count))
+    }
+
+    private func freeTheDead() {
+        for reference in state.value.deadExchanges {
+            if let slot = exchanges.lookup(reference) { exchanges.free(slot) }
+        }
+        state.value.deadExchanges.removeAll(keepingCapacity: true)
+        for reference in state.value.deadDownstreams {
+            if let slot = downstreams.lookup(reference) { downstreams.free(slot) }
+        }
+        state.value.deadDownstreams.removeAll(keepingCapacity: true)
+        for reference in state.value.deadUpstreams {
+            if let slot = upstreamConnections.lookup(reference) { upstreamConnections.free(slot) }
+        }
+        state.value.deadUpstreams.removeAll(keepingCapacity: true)
+    }
+
+    /// Sends what the step has produced.
+    func finishStep() {
+        while !state.value.upstreamOwner.isNone || !state.value.downstreamOwner.isNone {
+            flushUpstream()
+            flushDownstream()
+        }
+    }
+
+    private func receive(_ message: WorkerMessage) {
+        switch message {
+        case .drain: beginDrain()
+        case .closeListeners: closeListeners()
+        case .stop: state.value.isStopping = true
+        case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
+        case .resolved(let endpoint, let address): endpoints[endpoint].address = address
+        case .invalidate(let digest): forget(digest)
+        case .invalidateAll: cache.invalidateAll()
+        }
+    }
+}

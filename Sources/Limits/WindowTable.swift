@@ -1,0 +1,200 @@
+import Synchronization
+
+// The windows of all accounts of a process, exact over all its threads: an account lives in one shard, and a shard
+// is one lock held for tens of nanoseconds. Accounts are found by a keyed hash that callers cannot steer.
+
+/// Windows of many accounts. Safe to use from any thread.
+package final class WindowTable: Sendable {
+    private struct Name: Hashable {
+        let low: UInt64
+        let high: UInt64
+    }
+
+    private struct Account {
+        var name: Name
+        /// Windows in use, as places in the shard's `windows`; -1 for none.
+        var windows: InlineArray<4, Int32>
+    }
+
+    private struct Shard {
+        var places: [Name: Int32] = [:]
+        var accounts: [Account] = []
+        var windows: [SlidingWindow] = []
+        var freeWindows: [Int32] = []
+        var hand = 0
+        var lastMicroseconds: Int64 = 0
+    }
+
+    private final class Cell: Sendable {
+        let shard = Mutex(Shard())
+    }
+
+    private static let shardCount = 64
+    /// Accounts looked at for one that may go when a shard is full.
+    private static let evictionSteps = 64
+
+    private let cells: [Cell]
+    private let accountsPerShard: Int
+
+    /// - Parameter accounts: most accounts that are followed at once. When all of them have permits in their windows,
+    ///   a new account is refused rather than an old one forgotten: forgetting would admit too much.
+    package init(accounts: Int) {
+        cells = (0..<Self.shardCount).map { _ in Cell() }
+        accountsPerShard = max(1, accounts / Self.shardCount)
+    }
+
+    /// Takes `cost` permits of every window of the plan, or of none.
+    ///
+    /// - Parameters:
+    ///   - account: a keyed hash of the account's name.
+    ///   - cost: 1 to 1,000.
+    ///   - nowMicroseconds: monotonic; a value before the last one of the shard counts as that one.
+    package func take(
+        account: (UInt64, UInt64), plan: LimitPlan, cost: Int64, nowMicroseconds: Int64
+    ) -> Decision {
+        decide(account, plan, cost, nowMicroseconds, spends: true)
+    }
+
+    /// What `take` would answer, spending nothing.
+    package func inspect(
+        account: (UInt64, UInt64), plan: LimitPlan, cost: Int64, nowMicroseconds: Int64
+    ) -> Decision {
+        decide(account, plan, cost, nowMicroseconds, spends: false)
+    }
+
+    /// Writes permits down that somebody else has granted, whatever the limit.
+    package func spend(account: (UInt64, UInt64), plan: LimitPlan, cost: Int64, atMicroseconds: Int64) {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            let now = max(atMicroseconds, shard.lastMicroseconds)
+            shard.lastMicroseconds = now
+            guard let place = place(of: Name(low: account.0, high: account.1), in: &shard, now) else { return }
+            for index in 0..<plan.count {
+                let window = window(index, of: plan, at: place, in: &shard, now)
+                shard.windows[window].prune(now)
+                shard.windows[window].spend(cost, limit: plan.windows[index].limit, at: now)
+            }
+        }
+    }
+
+    private func decide(
+        _ account: (UInt64, UInt64), _ plan: LimitPlan, _ cost: Int64, _ nowMicroseconds: Int64, spends: Bool
+    ) -> Decision {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            let now = max(nowMicroseconds, shard.lastMicroseconds)
+            shard.lastMicroseconds = now
+            var decision = Decision(isGranted: true, count: plan.count)
+            guard let place = place(of: Name(low: account.0, high: account.1), in: &shard, now) else {
+                decision.isGranted = false
+                decision.retryMicroseconds = now + 1_000_000
+                return decision
+            }
+            var used = InlineArray<4, Int32>(repeating: -1)
+            for index in 0..<plan.count {
+                let window = window(index, of: plan, at: place, in: &shard, now)
+                used[index] = Int32(window)
+                shard.windows[window].prune(now)
+                let limit = plan.windows[index].limit
+                if shard.windows[window].used + cost > limit {
+                    decision.isGranted = false
+                    let retry = shard.windows[window].retryMicroseconds(cost: cost, limit: limit)
+                    decision.retryMicroseconds = max(decision.retryMicroseconds, retry)
+                    if cost > limit { decision.retryMicroseconds = Int64.max }
+                }
+            }
+            if decision.retryMicroseconds == Int64.max { decision.retryMicroseconds = 0 }
+            for index in 0..<plan.count {
+                let window = Int(used[index])
+                let limit = plan.windows[index].limit
+                if decision.isGranted, spends { shard.windows[window].spend(cost, limit: limit, at: now) }
+                decision.remaining[index] = max(0, limit - shard.windows[window].used)
+                decision.resetMicroseconds[index] = shard.windows[window].resetMicroseconds
+            }
+            return decision
+        }
+    }
+
+    private func place(of name: Name, in shard: inout Shard, _ now: Int64) -> Int? {
+        if let place = shard.places[name] { return Int(place) }
+        let fresh = Account(name: name, windows: InlineArray(repeating: -1))
+        if shard.accounts.count < accountsPerShard {
+            shard.places[name] = Int32(shard.accounts.count)
+            shard.accounts.append(fresh)
+            return shard.accounts.count - 1
+        }
+        guard let place = evict(in: &shard, now) else { return nil }
+        shard.places[name] = Int32(place)
+        shard.accounts[place] = fresh
+        return place
+    }
+
+    /// Frees the place of an account whose windows are empty.
+    private func evict(in shard: inout Shard, _ now: Int64) -> Int? {
+        for _ in 0..<Self.evictionSteps {
+            shard.hand = (shard.hand + 1) % shard.accounts.count
+            let place = shard.hand
+            var isIdle = true
+            for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
+                let window = Int(shard.accounts[place].windows[index])
+                shard.windows[window].prune(now)
+                if !shard.windows[window].isEmpty { isIdle = false }
+            }
+            guard isIdle else { continue }
+            for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
+                shard.freeWindows.append(shard.accounts[place].windows[index])
+            }
+            shard.places[shard.accounts[place].name] = nil
+            return place
+        }
+        return nil
+    }
+
+    /// The account's window of this length, made when it is first needed.
+    private func window(
+        _ number: Int, of plan: LimitPlan, at place: Int, in shard: inout Shard, _ now: Int64
+    ) -> Int {
+        let length = plan.windows[number].lengthMicroseconds
+        var unused = -1
+        for index in 0..<4 {
+            let window = Int(shard.accounts[place].windows[index])
+            if window < 0 {
+                if unused < 0 { unused = index }
+            } else if shard.windows[window].lengthMicroseconds == length {
+                return window
+            }
+        }
+        // A plan that changed its lengths leaves windows behind; an empty one makes room, else the one that empties
+        // first: what it counted no longer binds the account.
+        if unused < 0 { unused = leastNeeded(place, plan, in: &shard, now) }
+        let fresh = SlidingWindow(lengthMicroseconds: length)
+        let free: Int32
+        if let last = shard.freeWindows.popLast() {
+            free = last
+            shard.windows[Int(last)] = fresh
+        } else {
+            free = Int32(shard.windows.count)
+            shard.windows.append(fresh)
+        }
+        shard.accounts[place].windows[unused] = free
+        return Int(free)
+    }
+
+    private func leastNeeded(
+        _ place: Int, _ plan: LimitPlan, in shard: inout Shard, _ now: Int64
+    ) -> Int {
+        var best = 0
+        var bestReset = Int64.max
+        for index in 0..<4 {
+            let window = Int(shard.accounts[place].windows[index])
+            let length = shard.windows[window].lengthMicroseconds
+            if (0..<plan.count).contains(where: { plan.windows[$0].lengthMicroseconds == length }) { continue }
+            shard.windows[window].prune(now)
+            let reset = shard.windows[window].resetMicroseconds
+            if reset < bestReset {
+                best = index
+                bestReset = reset
+            }
+        }
+        shard.freeWindows.append(shard.accounts[place].windows[best])
+        return best
+    }
+}

@@ -1,0 +1,35 @@
+import Foundation
+
+/// A self-signed certificate in two files.
+struct Certificate: Sendable {
+    let chainPath: String
+    let keyPath: String
+
+    /// One for `localhost`, `gateway.test`, `*.wild.test` and 127.0.0.1, made once for all tests.
+    static let shared: Result<Certificate, any Error> = Result {
+        try Certificate(in: folder, file: "main", names: ["localhost", "gateway.test", "*.wild.test"])
+    }
+    /// Another one, for `other.test`, with an RSA key.
+    static let other: Result<Certificate, any Error> = Result {
+        try Certificate(in: folder, file: "other", names: ["other.test"], algorithm: ["rsa:2048"])
+    }
+
+    private static let folder = Result { try TemporaryFolder() }
+
+    private init(
+        in folder: Result<TemporaryFolder, any Error>, file: String, names: [String],
+        algorithm: [String] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    ) throws {
+        let folder = try folder.get()
+        chainPath = folder.path(file + ".pem")
+        keyPath = folder.path(file + "-key.pem")
+        let alternatives = names.map { "DNS:\($0)" } + ["IP:127.0.0.1"]
+        let outcome = try ChildProcess.run(
+            "openssl",
+            ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=\(names[0])", "-newkey"] + algorithm + [
+                "-addext", "subjectAltName=" + alternatives.joined(separator: ","),
+                "-keyout", keyPath, "-out", chainPath,
+            ])
+        guard outcome.status == 0 else { throw HarnessError(outcome.error) }
+    }
+}
