@@ -30,28 +30,28 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CLinux"),
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
-        .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
 
         module("Reactor", ["CLinux"]),
         module("TLS", ["Reactor", "COpenSSL"]),
         module("HTTPWire", ["Reactor"]),
-        module("Redis", ["Reactor", "TLS", "CHiredis"]),
         module("Limits"),
         module("Keys"),
-        module("Configuration", ["Limits", "Keys", .product(name: "Yams", package: "Yams")]),
-        module("KeyManagement", ["Keys", "Limits", "Redis", "TLS", "Configuration"]),
+        module("Configuration", ["Limits", "Keys", "Reactor", .product(name: "Yams", package: "Yams")]),
         module(
             "DataPlane",
-            ["Reactor", "TLS", "HTTPWire", "Redis", "Limits", "Keys", "Configuration"]),
+            ["Reactor", "TLS", "HTTPWire", "Limits", "Keys", "Configuration"]),
         module("Admin", ["DataPlane", "Reactor", "HTTPWire", "Configuration"]),
         .executableTarget(
             name: "gateway",
             dependencies: [
-                "Admin", "DataPlane", "KeyManagement", "Configuration", "Keys", "Limits", "Redis", "TLS",
+                "Admin", "DataPlane", "Configuration", "Keys", "Limits", "TLS",
                 "HTTPWire", "Reactor",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: settings),
+
+        tests("TidyTests", []),
+        tests("IntegrationTests", ["TLS"]),
     ]
 )

@@ -16,7 +16,8 @@ package enum ChunkEvent {
 /// Chunk extensions are checked and dropped, trailer fields are handed out line by line.
 package struct ChunkDecoder: Sendable {
     private enum State: UInt8 {
-        case size, sizeLineFeed, extensions, quoted, quotedPair, data, dataReturn, dataLineFeed, trailers, done
+        case size, sizeLineFeed, extensions, quoted, quotedPair, data, dataReturn, dataLineFeed, trailers,
+            done
     }
 
     /// Bytes of extensions that a message may carry in all: nobody uses them, attackers flood with them.

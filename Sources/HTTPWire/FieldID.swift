@@ -123,6 +123,15 @@ package enum FieldID: UInt8, Sendable {
             if first == 0x68747470322D7365 && second == 0x7474696E6773 {
                 return .http2Settings
             }
+        default: return knownLong(count, first, second, third)
+        }
+        return .other
+    }
+
+    private static func knownLong(
+        _ count: Int, _ first: UInt64, _ second: UInt64, _ third: UInt64
+    ) -> FieldID {
+        switch count {
         case 15:
             // x-forwarded-for
             if first == 0x782D666F72776172 && second == 0x6465642D666F72 {

@@ -39,7 +39,8 @@ enum FieldSection {
         while index < end, ByteClass.isFieldValue(bytes[index]) { index &+= 1 }
         guard index < end else { return .incomplete }
         guard bytes[index] == 0x0D else {
-            return .malformed(bytes[index] == 0x0A ? "bare LF in the head" : "control character in a header value")
+            return .malformed(
+                bytes[index] == 0x0A ? "bare LF in the head" : "control character in a header value")
         }
         guard index &+ 1 < end else { return .incomplete }
         guard bytes[index &+ 1] == 0x0A else { return .malformed("bare CR in the head") }

@@ -118,7 +118,9 @@ package enum ResponseParser {
         guard status >= 100, status <= 599 else { return .refused(Refusal(502, "status out of range")) }
         head.status = status
         index = 12
-        if bytes[index] == 0x20 { index = 13 } else if bytes[index] != 0x0D {
+        if bytes[index] == 0x20 {
+            index = 13
+        } else if bytes[index] != 0x0D {
             return .refused(Refusal(502, "malformed status line"))
         }
         let reasonStart = index

@@ -82,7 +82,8 @@ package enum TargetNormaliser {
     }
 
     /// Drops the segment before the slash that ends the text; the root stays.
-    private static func removeLastSegment(_ writer: inout ByteWriter, _ base: Int, _ segmentStart: inout Int) {
+    private static func removeLastSegment(_ writer: inout ByteWriter, _ base: Int, _ segmentStart: inout Int)
+    {
         var end = writer.count &- 1
         guard end > base else { return }
         while end > base, writer.byte(at: end &- 1) != 0x2F { end &-= 1 }

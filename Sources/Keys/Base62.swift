@@ -21,8 +21,8 @@ package enum Base62 {
         }
     }
 
-    /// A uniformly distributed digit from a uniformly distributed byte, or `nil` (8 of 256 bytes) to draw again:
-    /// taking every byte modulo 62 would favour the first eight digits.
+    /// A uniformly distributed digit from a uniformly distributed byte, or `nil` (8 of 256 bytes) to draw
+    /// again: taking every byte modulo 62 would favour the first eight digits.
     static func character(fromRandom byte: UInt8) -> UInt8? {
         byte < 248 ? character(byte % 62) : nil
     }
@@ -43,8 +43,10 @@ package enum Base62 {
 package enum CRC32 {
     /// One step for each value of four bits: small enough to be a constant, fast enough for forty bytes.
     private static let steps: InlineArray<16, UInt32> = [
-        0x0000_0000, 0x1db7_1064, 0x3b6e_20c8, 0x26d9_30ac, 0x76dc_4190, 0x6b6b_51f4, 0x4db2_6158, 0x5005_713c,
-        0xedb8_8320, 0xf00f_9344, 0xd6d6_a3e8, 0xcb61_b38c, 0x9b64_c2b0, 0x86d3_d2d4, 0xa00a_e278, 0xbdbd_f21c,
+        0x0000_0000, 0x1db7_1064, 0x3b6e_20c8, 0x26d9_30ac, 0x76dc_4190, 0x6b6b_51f4, 0x4db2_6158,
+        0x5005_713c,
+        0xedb8_8320, 0xf00f_9344, 0xd6d6_a3e8, 0xcb61_b38c, 0x9b64_c2b0, 0x86d3_d2d4, 0xa00a_e278,
+        0xbdbd_f21c,
     ]
 
     /// The checksum of `bytes`.

@@ -1,19 +1,20 @@
-// What a worker remembers of keys: which of its slots holds the record of a credential, and which credentials the
-// store does not know.
+// What a worker remembers of keys: which of its slots holds the record of a credential, and which credentials
+// the store does not know.
 //
-// Known and unknown credentials live in two tables, so that a flood of guesses cannot push out a single good key.
-// Both are found by fingerprint on the way of a request and by digest when an invalidation names a record. Entries
-// are never flushed one by one when the invalidation channel is lost: a generation number makes all of them stale
-// at once, and each is validated again when it is next used.
+// Known and unknown credentials live in two tables, so that a flood of guesses cannot push out a single good
+// key. Both are found by fingerprint on the way of a request and by digest when an invalidation names a
+// record. Entries are never flushed one by one when the invalidation channel is lost: a generation number
+// makes all of them stale at once, and each is validated again when it is next used.
 //
-// The cache knows nothing of records. It keeps the caller's slot number and hands it back whenever an entry goes, so
-// that whoever owns the slots can free them.
+// The cache knows nothing of records. It keeps the caller's slot number and hands it back whenever an entry
+// goes, so that whoever owns the slots can free them.
 
 /// What the cache can say of a credential.
 package enum KeyCacheAnswer: Sendable, Equatable {
     /// An entry that may be served as it is.
     case known(Int)
-    /// An entry whose time is over or which was learned before the invalidation channel was lost: ask the store again.
+    /// An entry whose time is over or which was learned before the invalidation channel was lost: ask the
+    /// store again.
     case stale(Int)
     /// The store did not know it a moment ago.
     case unknown
@@ -55,7 +56,8 @@ package final class KeyCache {
 
     /// Remembers a key that the store knows, in place of whatever was remembered of it.
     ///
-    /// - Returns: its entry, and the slot of the entry that had to make room or was replaced, for the caller to free.
+    /// - Returns: its entry, and the slot of the entry that had to make room or was replaced, for the caller
+    ///   to free.
     package func insert(
         _ fingerprint: Fingerprint, digest: Digest256, value: Int32, nowMicroseconds: Int64,
         expiresAtMicroseconds: Int64

@@ -1,8 +1,8 @@
 // The shape of a key: <prefix> <32 base62 characters of randomness> <6 base62 characters of CRC32>.
 //
-// The checksum is no secret. It lets the gateway refuse random guesses and mistyped keys in some fifty nanoseconds,
-// before any table and before Redis, and lets a scanner of leaked secrets tell a real key from a look-alike. Keys
-// that were issued by another system have another shape and are looked up as they are.
+// The checksum is no secret. It lets the gateway refuse random guesses and mistyped keys in some fifty
+// nanoseconds, before any table and before Redis, and lets a scanner of leaked secrets tell a real key from a
+// look-alike. Keys that were issued by another system have another shape and are looked up as they are.
 
 /// What can be said of a credential without looking anything up.
 package enum KeyShape: Sendable, Equatable {
@@ -72,8 +72,8 @@ package struct KeyFormat: Sendable {
         return shape
     }
 
-    /// Makes a key with the prefix number `prefix`. `fill` must fill the span it gets from the operating system's
-    /// random source; it is called as often as rejection sampling needs, about once.
+    /// Makes a key with the prefix number `prefix`. `fill` must fill the span it gets from the operating
+    /// system's random source; it is called as often as rejection sampling needs, about once.
     package func generate<Failure: Error>(
         prefix: Int = 0, fill: (inout MutableSpan<UInt8>) throws(Failure) -> Void
     ) throws(Failure) -> KeySecret {

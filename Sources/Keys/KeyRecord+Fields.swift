@@ -1,10 +1,11 @@
 // Records as lists of fields: the hash in Redis, and the entries of `keys.static`.
 //
-// Reading is strict, because the record decides about access: an optional field may be absent, but a field that is
-// present and cannot be read refuses the key. Fields that nobody here knows are left alone.
+// Reading is strict, because the record decides about access: an optional field may be absent, but a field
+// that is present and cannot be read refuses the key. Fields that nobody here knows are left alone.
 
 extension KeyRecord {
-    /// Longest id and account, in bytes. Both stand in headers to the upstream and the account in names of windows.
+    /// Longest id and account, in bytes. Both stand in headers to the upstream and the account in names of
+    /// windows.
     package static let nameBytesMax = 128
     /// Longest free text (`name`), in bytes.
     package static let textBytesMax = 256
@@ -29,9 +30,10 @@ extension KeyRecord {
         self.init(digest: digest, tier: tier)
         if let text = values["id"] { id = try Self.identifier(text, field: "id") }
         // Only now: the account falls back on the id of the record, not on the default id.
-        account = try values["account"].map { text throws(KeyRecordProblem) in
-            try Self.identifier(text, field: "account")
-        } ?? id
+        account =
+            try values["account"].map { text throws(KeyRecordProblem) in
+                try Self.identifier(text, field: "account")
+            } ?? id
         if let text = values["scopes"] {
             guard let read = ScopeSet(text: text) else { throw .unreadable(field: "scopes") }
             scopes = read
@@ -52,7 +54,8 @@ extension KeyRecord {
     /// The fields to write, in the order of the documentation; absent ones are left out.
     package var fields: [(name: String, value: String)] {
         let all: [(name: String, value: String?)] = [
-            ("id", id), ("account", account), ("tier", tier), ("scopes", scopes.text), ("status", status.rawValue),
+            ("id", id), ("account", account), ("tier", tier), ("scopes", scopes.text),
+            ("status", status.rawValue),
             ("name", name), ("hint", hint), ("created_at", createdAtSeconds.map(String.init)),
             ("expires_at", expiresAtSeconds.map(String.init)), ("limits", limits), ("rotated_to", rotatedTo),
             ("rotated_from", rotatedFrom),
@@ -66,8 +69,8 @@ extension KeyRecord {
         "rotated_to", "rotated_from",
     ]
 
-    /// Whether `text` may be an id or an account: 1 to 128 bytes, no control characters, no space at either end, and
-    /// no braces, which mark the part of a window's name that chooses its place in a Redis cluster.
+    /// Whether `text` may be an id or an account: 1 to 128 bytes, no control characters, no space at either
+    /// end, and no braces, which mark the part of a window's name that chooses its place in a Redis cluster.
     package static func isIdentifier(_ text: String) -> Bool {
         let bytes = text.utf8
         return (1...nameBytesMax).contains(bytes.count) && isPrintable(text)
@@ -101,7 +104,8 @@ extension KeyRecord {
         return value
     }
 
-    /// No control characters, and no sign that bytes were not UTF-8: two unreadable names must not become one.
+    /// No control characters, and no sign that bytes were not UTF-8: two unreadable names must not become
+    /// one.
     private static func isPrintable(_ text: String) -> Bool {
         text.unicodeScalars.allSatisfy { scalar in
             scalar.value >= 0x20 && !(0x7f...0x9f).contains(scalar.value) && scalar.value != 0xfffd

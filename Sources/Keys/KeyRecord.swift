@@ -62,8 +62,8 @@ package struct KeyRecord: Sendable, Equatable {
         "key_" + digest.hexadecimal.prefix(16)
     }
 
-    /// What the key may be used for at `nowSeconds` (Unix). Revocation outranks expiry, which outranks a switch: the
-    /// strongest reason is the one to report.
+    /// What the key may be used for at `nowSeconds` (Unix). Revocation outranks expiry, which outranks a
+    /// switch: the strongest reason is the one to report.
     package func standing(nowSeconds: Int64) -> Standing {
         if status == .revoked { return .revoked }
         if let expiresAtSeconds, nowSeconds >= expiresAtSeconds { return .expired }

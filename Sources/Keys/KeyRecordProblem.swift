@@ -1,7 +1,7 @@
 /// Why a record cannot be used. Its key is refused with 401: what cannot be read never widens access.
 ///
-/// The text quotes at most a tier's name or a status, shortened and printable: a record is written by other programs,
-/// and a field may hold anything, even a key.
+/// The text quotes at most a tier's name or a status, shortened and printable: a record is written by other
+/// programs, and a field may hold anything, even a key.
 package enum KeyRecordProblem: Error, Sendable, Equatable {
     /// `tier` is absent.
     case missingTier

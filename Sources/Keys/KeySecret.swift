@@ -1,9 +1,10 @@
-/// The bytes of a key while somebody has to have them: on the way from the random source to its owner's terminal.
+/// The bytes of a key while somebody has to have them: on the way from the random source to its owner's
+/// terminal.
 ///
-/// It cannot be copied, so it cannot be printed, interpolated, put into an error or reflected upon by accident: all
-/// of these take copyable values. Whoever wants the text has to write `reveal()`. The bytes stand in one piece of
-/// memory that never moves and is overwritten when the owner lets go. On the data plane keys are never held in this
-/// type, only hashed where they arrived.
+/// It cannot be copied, so it cannot be printed, interpolated, put into an error or reflected upon by
+/// accident: all of these take copyable values. Whoever wants the text has to write `reveal()`. The bytes
+/// stand in one piece of memory that never moves and is overwritten when the owner lets go. On the data plane
+/// keys are never held in this type, only hashed where they arrived.
 package struct KeySecret: ~Copyable {
     /// A record keeps this many last characters so that the owner recognises the key.
     package static let hintCount = 4
@@ -28,7 +29,8 @@ package struct KeySecret: ~Copyable {
         @_lifetime(borrow self) borrowing get { storage.span }
     }
 
-    /// The last four characters. A key shorter than sixteen has no hint: four would be too large a part of it.
+    /// The last four characters. A key shorter than sixteen has no hint: four would be too large a part of
+    /// it.
     package var hint: String {
         guard storage.count >= 4 * Self.hintCount else { return "" }
         let start = storage.count - Self.hintCount

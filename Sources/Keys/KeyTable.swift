@@ -1,7 +1,7 @@
 // The table under both halves of the key cache: chained hashing over slots that never move, CLOCK eviction.
 //
-// Chains instead of open addressing, because an entry hangs in two indexes at once and its number is handed out.
-// CLOCK instead of an LRU list, because a hit then writes at most one byte, and mostly none.
+// Chains instead of open addressing, because an entry hangs in two indexes at once and its number is handed
+// out. CLOCK instead of an LRU list, because a hit then writes at most one byte, and mostly none.
 
 /// Credentials by fingerprint and by digest. All storage is allocated in `init`.
 final class KeyTable {
@@ -117,8 +117,9 @@ final class KeyTable {
         return entry
     }
 
-    /// The first entry behind the hand that was not used since the hand last passed. Only called when every slot is
-    /// live, so it ends within two rounds, and marks are set one at a time, so a round costs little on average.
+    /// The first entry behind the hand that was not used since the hand last passed. Only called when every
+    /// slot is live, so it ends within two rounds, and marks are set one at a time, so a round costs little
+    /// on average.
     private func victim() -> Int {
         while true {
             let entry = hand

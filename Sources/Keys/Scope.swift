@@ -1,8 +1,10 @@
 // Scopes: what a key may do, and what a route asks for.
 //
-// A scope is a name made of segments, `projects:read`. A key may hold `projects:*`, which covers every name below
-// `projects:` at any depth but not `projects` itself, and `*`, which covers everything. A route asks for names; if it
-// asks for a wildcard it means exactly that grant, so only a key that holds it, or a wider one, passes.
+// A scope is a name made of segments, `projects:read`. A key may hold `projects:*`, which covers every name
+// below
+// `projects:` at any depth but not `projects` itself, and `*`, which covers everything. A route asks for
+// names; if it asks for a wildcard it means exactly that grant, so only a key that holds it, or a wider one,
+// passes.
 
 /// One scope in its text form, known to be well formed.
 package struct Scope: Hashable, Sendable {
@@ -12,8 +14,8 @@ package struct Scope: Hashable, Sendable {
     /// As written, such as `projects:read`, `projects:*` or `*`.
     package let text: String
 
-    /// `nil` unless the text is 1 to 128 characters of RFC 6749 3.3 (visible ASCII without `"` and `\`), no segment
-    /// is empty, and `*` stands alone or as the last segment.
+    /// `nil` unless the text is 1 to 128 characters of RFC 6749 3.3 (visible ASCII without `"` and `\`), no
+    /// segment is empty, and `*` stands alone or as the last segment.
     package init?(_ text: String) {
         let bytes = text.utf8
         guard (1...Self.bytesMax).contains(bytes.count),

@@ -1,9 +1,9 @@
 // Scope checks at the price of one bit test.
 //
-// The routes of a configuration ask for few distinct sets of scopes. They are numbered here when the configuration is
-// resolved; when a key enters a worker's table, what it covers is worked out once as a set of those numbers; and the
-// check of a request is whether its route's number is in its key's set. A reload makes new numbers, so a table entry
-// must not outlive the configuration its grants were computed from.
+// The routes of a configuration ask for few distinct sets of scopes. They are numbered here when the
+// configuration is resolved; when a key enters a worker's table, what it covers is worked out once as a set
+// of those numbers; and the check of a request is whether its route's number is in its key's set. A reload
+// makes new numbers, so a table entry must not outlive the configuration its grants were computed from.
 
 /// The distinct sets of scopes that the routes of one configuration ask for.
 package struct ScopeRequirements: Sendable {
@@ -33,7 +33,8 @@ package struct ScopeRequirements: Sendable {
     }
 }
 
-/// Which requirement sets one key meets: 64 bytes without references, kept in the worker's table beside the key.
+/// Which requirement sets one key meets: 64 bytes without references, kept in the worker's table beside the
+/// key.
 package struct ScopeGrants: Sendable, BitwiseCopyable {
     @usableFromInline var words: InlineArray<8, UInt64>
 

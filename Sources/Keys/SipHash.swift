@@ -1,8 +1,9 @@
 // SipHash-2-4 with 128 bits of output: the name under which a worker knows a credential.
 //
-// A plain hash table key would have to keep the secret to compare it, or let a caller craft collisions. A keyed
-// pseudo-random function under a key that never leaves the process does neither, and leaks nothing through timing:
-// what is compared is the function's output. SHA-256 is computed only when this table does not know the credential.
+// A plain hash table key would have to keep the secret to compare it, or let a caller craft collisions. A
+// keyed pseudo-random function under a key that never leaves the process does neither, and leaks nothing
+// through timing: what is compared is the function's output. SHA-256 is computed only when this table does
+// not know the credential.
 
 /// The random key of one process (16 bytes from the operating system).
 package struct SipKey: Sendable {

@@ -1,7 +1,8 @@
 // The only pointers of this module.
 //
-// A table that lives in a class as `var array: [Slot]` pays, on every access, for an exclusivity check and for the
-// array's uniqueness check. The tables here are allocated once and never resized, so both are bought for nothing.
+// A table that lives in a class as `var array: [Slot]` pays, on every access, for an exclusivity check and
+// for the array's uniqueness check. The tables here are allocated once and never resized, so both are bought
+// for nothing.
 // `FixedArray` is the smallest thing that avoids them: plain memory with one owner, an index checked on every
 // access, and elements that need no destruction.
 
@@ -19,8 +20,8 @@
         unsafe base.initialize(repeating: value, count: count)
     }
 
-    /// Memory as the allocator gives it, so that pages nobody uses are never touched. The owner must not read an
-    /// element before writing it; the tables keep a high-water mark for that.
+    /// Memory as the allocator gives it, so that pages nobody uses are never touched. The owner must not read
+    /// an element before writing it; the tables keep a high-water mark for that.
     init(uninitializedCount count: Int) {
         precondition(count > 0, "a fixed array holds at least one element")
         self.count = count
@@ -50,8 +51,8 @@
 
 /// The eight bytes at `offset` as a little-endian word; traps when fewer than eight are left.
 ///
-/// Looking at bytes as words is called unsafe because it would also produce types that have padding or invalid bit
-/// patterns. `UInt8` and `UInt64` have neither, and the load checks its bounds.
+/// Looking at bytes as words is called unsafe because it would also produce types that have padding or
+/// invalid bit patterns. `UInt8` and `UInt64` have neither, and the load checks its bounds.
 @inline(__always)
 func littleEndianWord(_ bytes: Span<UInt8>, at offset: Int) -> UInt64 {
     unsafe UInt64(littleEndian: bytes.bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt64.self))

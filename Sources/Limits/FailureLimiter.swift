@@ -1,6 +1,7 @@
 import Synchronization
 
-/// Counts failed authentications by address, so that guessing keys is slow for one address and harmless to others.
+/// Counts failed authentications by address, so that guessing keys is slow for one address and harmless to
+/// others.
 ///
 /// Safe to use from any thread; only calls that fail touch it.
 package final class FailureLimiter: Sendable {

@@ -83,6 +83,9 @@ package struct LimitSpecification: Hashable, Sendable {
 }
 
 /// Seconds for `Retry-After`: whole, at least 1, never early.
+///
+/// An instant is one microsecond past the window's end; that one is not rounded up to a second, because no
+/// answer reaches its caller within it.
 package func retryAfterSeconds(nowMicroseconds: Int64, retryMicroseconds: Int64) -> Int64 {
-    max(1, (retryMicroseconds &- nowMicroseconds &+ 999_999) / 1_000_000)
+    max(1, (retryMicroseconds &- nowMicroseconds &+ 999_998) / 1_000_000)
 }

@@ -1,9 +1,10 @@
-// The exact sliding window: a log of when permits were spent. A permit spent at t counts until more than W has
-// passed, so request k is admitted only if t(k) - t(k-N) > W, and any N+1 admissions span more than W. Strictly
-// more, and in microseconds: with `>=` a closed window of W could hold N+1.
+// The exact sliding window: a log of when permits were spent. A permit spent at t counts until more than W
+// has passed, so request k is admitted only if t(k) - t(k-N) > W, and any N+1 admissions span more than W.
+// Strictly more, and in microseconds: with `>=` a closed window of W could hold N+1.
 //
-// The log is a ring of runs (instant, permits). Up to `exactMaximum` permits every instant has its own run; above,
-// runs within W/4096 share one whose instant is the latest of them. Later is the safe side: it frees later.
+// The log is a ring of runs (instant, permits). Up to `exactMaximum` permits every instant has its own run;
+// above, runs within W/4096 share one whose instant is the latest of them. Later is the safe side: it frees
+// later.
 
 /// The log of one window of one account.
 struct SlidingWindow {
@@ -62,7 +63,8 @@ struct SlidingWindow {
         count &+= 1
     }
 
-    /// The first instant at which `cost` permits fit under `limit` if nobody else spends; 0 when they never do.
+    /// The first instant at which `cost` permits fit under `limit` if nobody else spends; 0 when they never
+    /// do.
     func retryMicroseconds(cost: Int64, limit: Int64) -> Int64 {
         guard cost <= limit else { return 0 }
         var excess = used &+ cost &- limit

@@ -50,7 +50,8 @@ package struct Decision: Sendable {
     package var remaining: InlineArray<4, Int64>
     /// When each window next gets a permit back, in microseconds; 0 when the window is empty.
     package var resetMicroseconds: InlineArray<4, Int64>
-    /// When refused: the first instant at which this cost is granted if nobody else spends; 0 when it never is.
+    /// When refused: the first instant at which this cost is granted if nobody else spends; 0 when it never
+    /// is.
     package var retryMicroseconds: Int64
 
     package init(isGranted: Bool, count: Int) {

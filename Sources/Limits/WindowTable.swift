@@ -1,7 +1,8 @@
 import Synchronization
 
-// The windows of all accounts of a process, exact over all its threads: an account lives in one shard, and a shard
-// is one lock held for tens of nanoseconds. Accounts are found by a keyed hash that callers cannot steer.
+// The windows of all accounts of a process, exact over all its threads: an account lives in one shard, and a
+// shard is one lock held for tens of nanoseconds. Accounts are found by a keyed hash that callers cannot
+// steer.
 
 /// Windows of many accounts. Safe to use from any thread.
 package final class WindowTable: Sendable {
@@ -36,8 +37,8 @@ package final class WindowTable: Sendable {
     private let cells: [Cell]
     private let accountsPerShard: Int
 
-    /// - Parameter accounts: most accounts that are followed at once. When all of them have permits in their windows,
-    ///   a new account is refused rather than an old one forgotten: forgetting would admit too much.
+    /// - Parameter accounts: most accounts that are followed at once. When all of them have permits in their
+    ///   windows, a new account is refused rather than an old one forgotten: forgetting would admit too much.
     package init(accounts: Int) {
         cells = (0..<Self.shardCount).map { _ in Cell() }
         accountsPerShard = max(1, accounts / Self.shardCount)
@@ -67,7 +68,9 @@ package final class WindowTable: Sendable {
         cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
             let now = max(atMicroseconds, shard.lastMicroseconds)
             shard.lastMicroseconds = now
-            guard let place = place(of: Name(low: account.0, high: account.1), in: &shard, now) else { return }
+            guard let place = place(of: Name(low: account.0, high: account.1), in: &shard, now) else {
+                return
+            }
             for index in 0..<plan.count {
                 let window = window(index, of: plan, at: place, in: &shard, now)
                 shard.windows[window].prune(now)
@@ -162,8 +165,8 @@ package final class WindowTable: Sendable {
                 return window
             }
         }
-        // A plan that changed its lengths leaves windows behind; an empty one makes room, else the one that empties
-        // first: what it counted no longer binds the account.
+        // A plan that changed its lengths leaves windows behind; an empty one makes room, else the one that
+        // empties first: what it counted no longer binds the account.
         if unused < 0 { unused = leastNeeded(place, plan, in: &shard, now) }
         let fresh = SlidingWindow(lengthMicroseconds: length)
         let free: Int32
@@ -186,7 +189,9 @@ package final class WindowTable: Sendable {
         for index in 0..<4 {
             let window = Int(shard.accounts[place].windows[index])
             let length = shard.windows[window].lengthMicroseconds
-            if (0..<plan.count).contains(where: { plan.windows[$0].lengthMicroseconds == length }) { continue }
+            if (0..<plan.count).contains(where: { plan.windows[$0].lengthMicroseconds == length }) {
+                continue
+            }
             shard.windows[window].prune(now)
             let reset = shard.windows[window].resetMicroseconds
             if reset < bestReset {

@@ -94,7 +94,9 @@ package struct Poller: Sendable {
         list.count = Int(max(0, n))
     }
 
-    private func control(_ operation: Int32, _ watched: Descriptor, _ token: UInt64, _ events: UInt32) -> Int32 {
+    private func control(
+        _ operation: Int32, _ watched: Descriptor, _ token: UInt64, _ events: UInt32
+    ) -> Int32 {
         gw_epoll_control(descriptor.rawValue, operation, watched.rawValue, events, token)
     }
 }

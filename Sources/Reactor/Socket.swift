@@ -238,7 +238,8 @@ package enum Socket {
     package static func bindSentence(_ error: SystemError, address: String) -> String {
         switch error.code {
         case EADDRINUSE:
-            return "cannot listen on \(address): another process uses this port; stop it or change the address"
+            return
+                "cannot listen on \(address): another process uses this port; stop it or change the address"
         case EACCES:
             return "cannot listen on \(address): ports below 1024 need CAP_NET_BIND_SERVICE; "
                 + "choose a higher port or grant the capability"
@@ -292,7 +293,9 @@ package enum Socket {
             four.sin_family = sa_family_t(AF_INET)
             four.sin_port = address.port.bigEndian
             four.sin_addr.s_addr = UInt32(truncatingIfNeeded: address.low).bigEndian
-            unsafe withUnsafeMutableBytes(of: &storage) { unsafe $0.storeBytes(of: four, as: sockaddr_in.self) }
+            unsafe withUnsafeMutableBytes(of: &storage) {
+                unsafe $0.storeBytes(of: four, as: sockaddr_in.self)
+            }
             length = MemoryLayout<sockaddr_in>.size
         } else {
             unsafe withUnsafeMutableBytes(of: &storage) { bytes in

@@ -61,7 +61,9 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         var six = in6_addr()
         guard unsafe inet_pton(AF_INET6, text, &six) == 1 else { return nil }
         let words = unsafe withUnsafeBytes(of: &six) { bytes in
-            unsafe (bytes.loadUnaligned(as: UInt64.self), bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+            unsafe (
+                bytes.loadUnaligned(as: UInt64.self), bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+            )
         }
         self.init(
             ipv6High: UInt64(bigEndian: words.0), low: UInt64(bigEndian: words.1), port: port)

@@ -64,7 +64,9 @@ package struct CertificateFacts: Sendable {
     }
 
     private static func alternativeNames(of certificate: OpaquePointer) -> [String] {
-        guard let raw = unsafe X509_get_ext_d2i(certificate, NID_subject_alt_name, nil, nil) else { return [] }
+        guard let raw = unsafe X509_get_ext_d2i(certificate, NID_subject_alt_name, nil, nil) else {
+            return []
+        }
         let list = OpaquePointer(raw)
         defer { unsafe gw_GENERAL_NAMES_free(list) }
         var names: [String] = []

@@ -38,7 +38,8 @@ package enum SelfSigned {
             let isAddress = name.contains(":") || name.allSatisfy { $0.isNumber || $0 == "." }
             return (isAddress ? "IP:" : "DNS:") + name
         }
-        unsafe addExtension(NID_basic_constraints, authority ? "critical,CA:TRUE" : "CA:FALSE", to: certificate)
+        unsafe addExtension(
+            NID_basic_constraints, authority ? "critical,CA:TRUE" : "CA:FALSE", to: certificate)
         unsafe addExtension(NID_subject_alt_name, alternatives.joined(separator: ","), to: certificate)
         try unsafe sign(certificate, key: key, issuer: issuer)
         let chain = unsafe pem { unsafe PEM_write_bio_X509($0, certificate) }

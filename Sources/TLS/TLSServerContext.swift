@@ -198,7 +198,8 @@ private func chooseProtocol(
     return SSL_TLSEXT_ERR_OK
 }
 
-/// Encrypts (`encrypting` 1) or opens (0) a ticket. Returns 1 done, 2 done but renew, 0 unknown key, -1 error.
+/// Encrypts (`encrypting` 1) or opens (0) a ticket. Returns 1 done, 2 done but renew, 0 unknown key, -1
+/// error.
 @c
 private func sealTicket(
     _ ssl: OpaquePointer?, _ name: UnsafeMutablePointer<UInt8>?, _ vector: UnsafeMutablePointer<UInt8>?,

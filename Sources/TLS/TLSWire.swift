@@ -89,7 +89,8 @@ private func wire(of bio: OpaquePointer?) -> Unmanaged<TLSWire>? {
 }
 
 @c
-private func wireRead(_ bio: OpaquePointer?, _ target: UnsafeMutablePointer<CChar>?, _ count: Int32) -> Int32 {
+private func wireRead(_ bio: OpaquePointer?, _ target: UnsafeMutablePointer<CChar>?, _ count: Int32) -> Int32
+{
     guard let bio = unsafe bio, let target = unsafe target, let wire = unsafe wire(of: bio) else { return -1 }
     unsafe gw_BIO_clear_retry_flags(bio)
     let n = unsafe wire._withUnsafeGuaranteedRef { unsafe $0.read(into: target, count: Int(count)) }

@@ -10,7 +10,8 @@ struct SizeTests {
     @Test("no file outgrows one sitting")
     func files() {
         for file in SourceTree.repository.swift {
-            #expect(file.lines.count - 1 <= Self.fileLinesMax, "\(file.path) has \(file.lines.count - 1) lines")
+            #expect(
+                file.lines.count - 1 <= Self.fileLinesMax, "\(file.path) has \(file.lines.count - 1) lines")
         }
     }
 

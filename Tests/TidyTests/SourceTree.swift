@@ -56,7 +56,8 @@ struct SourceTree {
 extension SourceTree.File {
     /// Every line, numbered from 1, that holds `word` outside a `//` comment when `inCode` is set.
     ///
-    /// A word that begins with a letter must not continue a longer identifier: `print(` is not in `fingerprint(`.
+    /// A word that begins with a letter must not continue a longer identifier: `print(` is not in
+    /// `fingerprint(`.
     func lineNumbers(holding word: String, inCode: Bool) -> [Int] {
         guard text.range(of: word) != nil else { return [] }
         var numbers: [Int] = []
@@ -90,10 +91,13 @@ extension SourceTree.File {
         lines.compactMap { line in
             let words = Self.withoutComment(line).split(separator: " ")
             guard let index = words.firstIndex(of: "import"), index + 1 < words.count else { return nil }
-            let before: Set<Substring> = ["package", "internal", "public", "private", "fileprivate", "@testable"]
+            let before: Set<Substring> = [
+                "package", "internal", "public", "private", "fileprivate", "@testable",
+            ]
             guard words[..<index].allSatisfy({ before.contains($0) || $0.hasPrefix("@") }) else { return nil }
             let kinds: Set<Substring> = ["struct", "class", "enum", "func", "protocol", "typealias"]
-            let name = kinds.contains(words[index + 1]) ? words[min(index + 2, words.count - 1)] : words[index + 1]
+            let name =
+                kinds.contains(words[index + 1]) ? words[min(index + 2, words.count - 1)] : words[index + 1]
             return name.split(separator: ".").first
         }
     }

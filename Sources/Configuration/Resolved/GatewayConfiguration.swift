@@ -1,8 +1,8 @@
 package import Keys
 package import Limits
 
-/// The whole configuration with every default filled in and every name resolved. Immutable: a request finishes
-/// on the one it began with.
+/// The whole configuration with every default filled in and every name resolved. Immutable: a request
+/// finishes on the one it began with.
 package struct GatewayConfiguration: Sendable {
     package var listen: ListenConfiguration
     package var admin: AdminConfiguration?
@@ -201,7 +201,10 @@ package struct AccessLogConfiguration: Sendable {
     package var target: LogTarget
 }
 
-package enum LogTarget: Sendable, Hashable { case off, standardOutput, standardError, file(path: String) }
+package enum LogTarget: Sendable, Hashable {
+    case off, standardOutput, standardError
+    case file(path: String)
+}
 
 /// The program's own log, on standard error.
 package struct LogConfiguration: Sendable {

@@ -131,8 +131,8 @@ extension Worker {
         }
     }
 
-    /// Says goodbye, closes our side, and reads on for a moment: bytes that arrive on a closed socket reset the
-    /// connection and can take the answer with them (RFC 9112 section 9.6).
+    /// Says goodbye, closes our side, and reads on for a moment: bytes that arrive on a closed socket reset
+    /// the connection and can take the answer with them (RFC 9112 section 9.6).
     func closeWithLinger(_ slot: Slot<Downstream>) {
         guard !slot.value.isDead, slot.value.transport != .lingering else { return }
         if slot.value.session.isOpen, slot.value.transport == .open {

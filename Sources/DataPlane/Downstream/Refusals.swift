@@ -286,7 +286,8 @@ extension Worker {
         context.isGRPC = requestHead.value.isGRPC
         let body = requestHead.value.body
         var closes = !requestHead.value.keepAlive || slot.value.inputEnded || state.value.isDraining
-        // A caller that waits for 100 may or may not send its body now: where the next request begins is in doubt.
+        // A caller that waits for 100 may or may not send its body now: where the next request begins is in
+        // doubt.
         if body != .none, requestHead.value.expectsContinue { closes = true }
         if case .length(let count) = body, count > HardLimits.drainBytes { closes = true }
         context.closes = closes
@@ -316,7 +317,8 @@ extension Worker {
         return true
     }
 
-    /// A credential that does not let in: 401, or 429 to an address that fails too often, or 503 when nobody can tell.
+    /// A credential that does not let in: 401, or 429 to an address that fails too often, or 503 when nobody
+    /// can tell.
     func refuseCredential(_ slot: Slot<Downstream>, _ reason: Reason, headCount: Int) -> Bool {
         countAuthentication(reason)
         if reason == .storeUnavailable || reason == .overloaded {

@@ -136,7 +136,9 @@ extension Worker {
                 exchange.value.hasResponseTrailers = true
                 Self.appendTrailer(block, field, to: &toDownstream.value)
             case .end:
-                if sendsChunks { toDownstream.value.append(exchange.value.hasResponseTrailers ? "\r\n" : "0\r\n\r\n") }
+                if sendsChunks {
+                    toDownstream.value.append(exchange.value.hasResponseTrailers ? "\r\n" : "0\r\n\r\n")
+                }
                 answer.value.consume(offset)
                 responseIsComplete(exchange, connection)
                 return

@@ -97,8 +97,8 @@ extension Worker {
         return lookUp(slot, fingerprint, digest)
     }
 
-    /// Microseconds that a record is served before it is asked for again, spread so that keys learned together
-    /// are not asked for together.
+    /// Microseconds that a record is served before it is asked for again, spread so that keys learned
+    /// together are not asked for together.
     func keyTTL() -> Int64 {
         spread(Int64(plan.configuration.keys.ttlSeconds) * 1_000_000)
     }
@@ -168,8 +168,10 @@ extension Worker {
         return ActiveKey(
             digest: record.digest, identity: identity, id: id, account: account, tierRange: tierRange,
             tier: Int32(tier ?? -1), grants: plan.scopeRequirements.grants(of: record.scopes),
-            expiresAtMicroseconds: record.expiresAtSeconds.map { $0.multipliedReportingOverflow(by: 1_000_000) }
-                .map { $0.overflow ? Int64.max : $0.partialValue } ?? Int64.max,
+            expiresAtMicroseconds: record.expiresAtSeconds.map {
+                $0.multipliedReportingOverflow(by: 1_000_000)
+            }
+            .map { $0.overflow ? Int64.max : $0.partialValue } ?? Int64.max,
             refusal: refusal, accountHash: shared.hash(account: record.account), accountSlot: -1,
             plan: windows,
             policy: windows.count > 0

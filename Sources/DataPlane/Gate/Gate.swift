@@ -5,7 +5,8 @@ import Limits
 import Reactor
 import TLS
 
-// The order of a call: route, authenticate, scope, limit, forward. Each step either answers, waits, or hands on.
+// The order of a call: route, authenticate, scope, limit, forward. Each step either answers, waits, or hands
+// on.
 
 extension Worker {
     /// What the router says of the request being read.
@@ -109,7 +110,7 @@ extension Worker {
 
 extension String {
     /// For slow paths only.
-    init(copying bytes: Span<UInt8>) {
+    package init(copying bytes: Span<UInt8>) {
         var copy: [UInt8] = []
         copy.reserveCapacity(bytes.count)
         for index in 0..<bytes.count { copy.append(bytes[index]) }

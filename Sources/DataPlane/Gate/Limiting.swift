@@ -70,6 +70,6 @@ extension Worker {
         if let retryAfter, decision.remaining[index] == 0 || decision.count == 1 { return retryAfter }
         let reset = decision.resetMicroseconds[index]
         if reset == 0 { return key.value.plan.windows[index].lengthSeconds }
-        return max(1, (reset &- now &+ 999_999) / 1_000_000)
+        return retryAfterSeconds(nowMicroseconds: now, retryMicroseconds: reset)
     }
 }

@@ -90,7 +90,9 @@ struct Router {
                 }
             }
         }
-        let allowed = Method.allCases.filter { $0 != .other && $0 != .connect && table[Int($0.rawValue)] >= 0 }
+        let allowed = Method.allCases.filter {
+            $0 != .other && $0 != .connect && table[Int($0.rawValue)] >= 0
+        }
         return RouteEntry(
             routes: table, allow: .constant(allowed.map { "\($0.name)" }.joined(separator: ", ")))
     }
@@ -128,7 +130,9 @@ struct Router {
     @inline(__always)
     private static func isEqual(_ literal: Span<UInt8>, _ path: Span<UInt8>, _ range: Range<Int>) -> Bool {
         guard literal.count == range.count else { return false }
-        for index in 0..<literal.count where literal[index] != path[range.lowerBound &+ index] { return false }
+        for index in 0..<literal.count where literal[index] != path[range.lowerBound &+ index] {
+            return false
+        }
         return true
     }
 }

@@ -62,7 +62,8 @@ extension Worker {
         var best = 0
         var bestScore: UInt64 = 0
         for index in 0..<count where isUsable(first + index) {
-            var mixer = FastRandom(seed: key.value.accountHash.low ^ (UInt64(index + 1) &* 0x9E37_79B9_7F4A_7C15))
+            var mixer = FastRandom(
+                seed: key.value.accountHash.low ^ (UInt64(index + 1) &* 0x9E37_79B9_7F4A_7C15))
             let score = mixer.next()
             if score >= bestScore {
                 bestScore = score
@@ -247,7 +248,8 @@ extension UpstreamState {
             balance: configuration.balance, retries: configuration.retries,
             connectTimeoutMicroseconds: Int64(configuration.connectTimeoutMilliseconds) * 1_000,
             idleTimeoutMicroseconds: Int64(configuration.idleTimeoutMilliseconds) * 1_000,
-            idleMax: configuration.idleConnectionsPerWorker, connectionsMax: configuration.connectionsPerWorker)
+            idleMax: configuration.idleConnectionsPerWorker,
+            connectionsMax: configuration.connectionsPerWorker)
     }
 }
 

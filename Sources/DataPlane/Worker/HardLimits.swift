@@ -23,7 +23,8 @@ enum HardLimits {
     static let lingerMicroseconds: Int64 = 2_000_000
     /// Bytes of access log that one worker hands over at once.
     static let logBlockBytes = 65_536
-    /// Full access-log blocks that may wait for the writer, over all workers; beyond it lines are dropped and counted.
+    /// Full access-log blocks that may wait for the writer, over all workers; beyond it lines are dropped and
+    /// counted.
     static let logBlocks = 64
     /// Failed attempts in a row after which an endpoint is left out, and for how long.
     static let ejectAfterFailures = 5

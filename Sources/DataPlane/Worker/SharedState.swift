@@ -18,7 +18,8 @@ package struct ExposedKey: Sendable {
     package var address: SocketAddress
 }
 
-/// What workers and the control thread share: nothing here is touched by an ordinary call except the window table.
+/// What workers and the control thread share: nothing here is touched by an ordinary call except the window
+/// table.
 package final class SharedState: Sendable {
     /// Kinds of reports that are remembered in order to repeat none of them too often.
     private static let reportKindsMax = 512
@@ -35,6 +36,7 @@ package final class SharedState: Sendable {
     package let reports: Mailbox<Report>
     package let exposures: Mailbox<ExposedKey>
     private let waitingExposures = Atomic<Int>(0)
+    private let exposed = Atomic<UInt64>(0)
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration) throws(SystemError) {
@@ -69,6 +71,12 @@ package final class SharedState: Sendable {
         waitingExposures.add(1, ordering: .relaxed)
         exposures.post(key)
     }
+
+    /// Existing keys that have arrived in clear.
+    package var exposedCount: UInt64 { exposed.load(ordering: .relaxed) }
+
+    /// Counts a key that exists and has arrived in clear.
+    package func countExposure() { exposed.add(1, ordering: .relaxed) }
 
     /// The credentials that have arrived in clear since the last call.
     package func takeExposures() -> [ExposedKey] {

@@ -9,8 +9,8 @@ import TLS
 // window table of the memory store and the failure counts, which are sharded and locked for nanoseconds.
 //
 // Every event is one step: it reads, decides, and leaves what it produced in two scratch blocks, one for the
-// caller and one for the upstream. `finishStep` sends them, one system call each. Slots that die during a step
-// are only marked; the end of the turn frees them, so no step can hold a slot that is gone.
+// caller and one for the upstream. `finishStep` sends them, one system call each. Slots that die during a
+// step are only marked; the end of the turn frees them, so no step can hold a slot that is gone.
 
 /// What a worker changes from call to call; touched by its own thread only.
 struct WorkerState {
@@ -106,7 +106,8 @@ package final class Worker {
 
     /// - Throws: a sentence that says which certificate or system call is at fault.
     init(
-        number: Int, plan: ServingPlan, shared: SharedState, listener: Descriptor, plaintextListener: Descriptor
+        number: Int, plan: ServingPlan, shared: SharedState, listener: Descriptor,
+        plaintextListener: Descriptor
     ) throws {
         self.number = number
         self.plan = plan

@@ -18,7 +18,8 @@ struct Deadline {
     /// For `poll`: at least 0.
     var remainingMilliseconds: Int32 {
         let left = ContinuousClock.now.duration(to: instant)
-        return Int32(max(0, left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000))
+        return Int32(
+            max(0, left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000))
     }
 
     /// Asks again and again until there is an answer.
@@ -66,8 +67,8 @@ final class TemporaryFolder: Sendable {
 
 /// TCP ports that nothing listens on.
 ///
-/// They come from below the range that the kernel hands out to clients, each is given once in this process, and
-/// two runs at the same time begin at different places.
+/// They come from below the range that the kernel hands out to clients, each is given once in this process,
+/// and two runs at the same time begin at different places.
 enum Ports {
     private static let next = Mutex<UInt16>(10_000 + UInt16(getpid() % 400) * 50)
 
@@ -102,7 +103,9 @@ func sha256Hexadecimal(_ text: String) -> String {
     let bits = UInt64(message.count) * 8
     message.append(0x80)
     while message.count % 64 != 56 { message.append(0) }
-    for shift in stride(from: 56, through: 0, by: -8) { message.append(UInt8(truncatingIfNeeded: bits >> shift)) }
+    for shift in stride(from: 56, through: 0, by: -8) {
+        message.append(UInt8(truncatingIfNeeded: bits >> shift))
+    }
     func rotate(_ x: UInt32, _ n: UInt32) -> UInt32 { x >> n | x << (32 - n) }
     for start in stride(from: 0, to: message.count, by: 64) {
         var w = [UInt32](repeating: 0, count: 64)

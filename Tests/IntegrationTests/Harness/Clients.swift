@@ -12,7 +12,10 @@ final class TLSClient {
         let name = options.contains("-noservername") ? [] : ["-servername", serverName]
         child = try ChildProcess(
             "openssl",
-            ["s_client", "-quiet", "-connect", "127.0.0.1:\(port)", "-CAfile", try Certificate.shared.get().chainPath]
+            [
+                "s_client", "-quiet", "-connect", "127.0.0.1:\(port)", "-CAfile",
+                try Certificate.shared.get().chainPath,
+            ]
                 + name + options,
             input: .pipe, output: .pipe, error: .file(folder.path("err")))
         reader = MessageReader(
@@ -34,7 +37,9 @@ final class TLSClient {
     }
 
     func head() throws -> Head {
-        guard let head = try reader.takeHead() else { throw HarnessError("the connection ended without a head") }
+        guard let head = try reader.takeHead() else {
+            throw HarnessError("the connection ended without a head")
+        }
         return head
     }
 
@@ -119,8 +124,10 @@ enum Curl {
     @discardableResult
     static func run(_ arguments: [String], within seconds: Double = 30) throws -> ChildProcess.Outcome {
         let trust = ["--cacert", try Certificate.shared.get().chainPath]
-        return try ChildProcess.run("curl", ["-sS", "--http1.1", "--globoff"].filter { option in
-            option != "--globoff" || !arguments.contains("--parallel")
-        } + trust + arguments, within: seconds)
+        return try ChildProcess.run(
+            "curl",
+            ["-sS", "--http1.1", "--globoff"].filter { option in
+                option != "--globoff" || !arguments.contains("--parallel")
+            } + trust + arguments, within: seconds)
     }
 }

@@ -10,12 +10,14 @@ struct TestKey: Sendable {
     var scopes: [String] = []
 
     /// 100 a minute.
-    static let standard = TestKey(secret: "sk_live_standard_abc123", id: "key_std", account: "acme", tier: "standard")
+    static let standard = TestKey(
+        secret: "sk_live_standard_abc123", id: "key_std", account: "acme", tier: "standard")
     static let pro = TestKey(
         secret: "sk_live_pro_def456", id: "key_pro", account: "globex", tier: "pro", scopes: ["projects:*"])
     /// Enough for tests that are not about limits.
     static let enterprise = TestKey(
-        secret: "sk_live_enterprise_ghi789", id: "key_ent", account: "initech", tier: "enterprise", scopes: ["*"])
+        secret: "sk_live_enterprise_ghi789", id: "key_ent", account: "initech", tier: "enterprise",
+        scopes: ["*"])
     static let all = [standard, pro, enterprise]
 }
 
@@ -70,7 +72,8 @@ final class Gateway: Sendable {
         folder = try TemporaryFolder()
         configurationPath = try folder.write(
             "gateway.conf",
-            setup.text(https: httpsPort, plaintext: plaintextPort, admin: adminPort, log: folder.path("access.log")))
+            setup.text(
+                https: httpsPort, plaintext: plaintextPort, admin: adminPort, log: folder.path("access.log")))
         child = try ChildProcess(
             try Gateway.binary(), ["run", "--config", configurationPath],
             output: .file(folder.path("out")), error: .file(folder.path("err")))
@@ -111,7 +114,8 @@ final class Gateway: Sendable {
     func admin(_ path: String, token: String? = nil) throws -> Response {
         let authorization = token.map { "Authorization: Bearer \($0)\r\n" } ?? ""
         return try PlainClient.exchange(
-            port: adminPort, "GET \(path) HTTP/1.1\r\nHost: localhost\r\n\(authorization)Connection: close\r\n\r\n")
+            port: adminPort,
+            "GET \(path) HTTP/1.1\r\nHost: localhost\r\n\(authorization)Connection: close\r\n\r\n")
     }
 
     /// The value of one metric sample, named as it stands in the text format, labels included.
@@ -154,7 +158,8 @@ final class Gateway: Sendable {
     ) -> String {
         let authorization = key.map { "Authorization: Bearer \($0.secret)\r\n" } ?? ""
         let length = body.isEmpty ? "" : "Content-Length: \(body.utf8.count)\r\n"
-        return "\(method) \(target) HTTP/1.1\r\nHost: localhost\r\n\(authorization)\(fields)\(length)\r\n\(body)"
+        return
+            "\(method) \(target) HTTP/1.1\r\nHost: localhost\r\n\(authorization)\(fields)\(length)\r\n\(body)"
     }
 
     func rewriteConfiguration(_ change: (String) -> String) throws {
@@ -172,7 +177,8 @@ extension Setup {
         var text = "listen:\n  https:\n    address: \"127.0.0.1:\(https)\"\n"
         if !self.https.contains("certificates:") {
             text += "    certificates:\n"
-            text += "      - { chain: \"\(certificate.chainPath)\", private_key: \"\(certificate.keyPath)\" }\n"
+            text +=
+                "      - { chain: \"\(certificate.chainPath)\", private_key: \"\(certificate.keyPath)\" }\n"
         }
         text += indented(self.https, by: 4)
         if let extra = self.plaintext {
@@ -184,7 +190,9 @@ extension Setup {
         if !keys.isEmpty { text += "  static:\n" }
         for key in keys {
             let scopes = key.scopes.map { "\"\($0)\"" }.joined(separator: ", ")
-            text += "    - { sha256: \"\(sha256Hexadecimal(key.secret))\", id: \(key.id), account: \(key.account), "
+            text +=
+                "    - { sha256: \"\(sha256Hexadecimal(key.secret))\", id: \(key.id), "
+            text += "account: \(key.account), "
             text += "tier: \(key.tier), scopes: [\(scopes)] }\n"
         }
         text += "tiers:\n" + indented(tiers, by: 2)

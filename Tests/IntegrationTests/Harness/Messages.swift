@@ -61,7 +61,9 @@ struct MessageReader {
 
     mutating func take(_ count: Int) throws -> [UInt8] {
         while buffered.count < count {
-            guard try fill() else { throw HarnessError("the stream ended \(count - buffered.count) bytes early") }
+            guard try fill() else {
+                throw HarnessError("the stream ended \(count - buffered.count) bytes early")
+            }
         }
         defer { buffered.removeFirst(count) }
         return Array(buffered.prefix(count))

@@ -102,7 +102,9 @@ final class Listener: Sendable {
         var size = socklen_t(MemoryLayout<sockaddr_in>.size)
         let code = unsafe withUnsafeMutablePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { generic in
-                guard unsafe bind(descriptor, generic, size) == 0, listen(descriptor, 1024) == 0 else { return errno }
+                guard unsafe bind(descriptor, generic, size) == 0, listen(descriptor, 1024) == 0 else {
+                    return errno
+                }
                 return unsafe getsockname(descriptor, generic, &size)
             }
         }

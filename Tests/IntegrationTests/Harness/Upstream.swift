@@ -106,10 +106,12 @@ final class Upstream: Sendable {
                 try? connection.stream.write("HTTP/1.1 \(status)\r\nContent-Length: 0\r\n\r\n".utf8)
                 continue
             }
-            let known = number ?? state.withLock { state in
-                state.connections += 1
-                return state.connections - 1
-            }
+            let known =
+                number
+                ?? state.withLock { state in
+                    state.connections += 1
+                    return state.connections - 1
+                }
             number = known
             let exchange = UpstreamExchange(
                 upstream: self, connection: connection, reader: reader,

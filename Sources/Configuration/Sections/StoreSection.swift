@@ -1,0 +1,142 @@
+/// `store`.
+enum StoreSection {
+    static let standard = StoreConfiguration(
+        endpoint: .redis(host: "127.0.0.1", port: 6_379, tls: false), user: nil, password: nil, database: 0,
+        caPath: nil, prefix: "gateway:", timeoutMilliseconds: 250, onOutage: .local)
+
+    static func read(_ value: Value) -> StoreConfiguration? {
+        guard let section = value.section() else { return nil }
+        defer { section.finish() }
+        var store = standard
+        if let url = section["url"] { readURL(url, into: &store) }
+        store.caPath = section["ca"].flatMap(Paths.readable)
+        if let prefix = section["prefix"], let text = prefix.nonEmptyText() {
+            if isPrefix(text) {
+                store.prefix = text
+            } else {
+                prefix.problem("a prefix is 1 to 64 letters, digits and -._:")
+            }
+        }
+        store.timeoutMilliseconds = section["timeout"]?.duration(in: 10...10_000) ?? 250
+        store.onOutage =
+            section["on_outage"]?.choice([("local", .local), ("closed", .closed), ("open", .open)]) ?? .local
+        return store
+    }
+
+    private static func isPrefix(_ text: String) -> Bool {
+        text.utf8.count <= 64
+            && text.utf8.allSatisfy {
+                $0 >= 48 && $0 <= 58 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || $0 == 45 || $0 == 46
+                    || $0 == 95
+            }
+    }
+
+    /// The text may hold a password, so no message shows it.
+    private static func readURL(_ value: Value, into store: inout StoreConfiguration) {
+        guard let text = value.nonEmptyText() else { return }
+        if text == "memory:" {
+            store.endpoint = .memory
+            return
+        }
+        guard let mark = text.firstRange(of: "://") else {
+            value.problem(
+                "a store's url starts with redis://, rediss://, redis+unix://, redis+sentinel:// or "
+                    + "redis+cluster://, or is memory:")
+            return
+        }
+        let scheme = String(text[..<mark.lowerBound])
+        var rest = String(text[mark.upperBound...])
+        readCredentials(&rest, value, into: &store)
+        switch scheme {
+        case "redis", "rediss": readHost(rest, tls: scheme == "rediss", value, into: &store)
+        case "redis+unix":
+            guard rest.hasPrefix("/"), rest.utf8.count <= 100 else {
+                value.problem("redis+unix:// needs an absolute path of at most 100 bytes")
+                return
+            }
+            store.endpoint = .unixSocket(path: rest)
+        case "redis+sentinel":
+            let halves = rest.split(separator: "/", omittingEmptySubsequences: false)
+            guard let hosts = hosts(halves.first ?? "", port: 26_379), halves.count == 2, !halves[1].isEmpty
+            else {
+                value.problem("a sentinel url is like redis+sentinel://host:26379,host:26379/name")
+                return
+            }
+            store.endpoint = .sentinel(hosts: hosts, name: String(halves[1]))
+        case "redis+cluster":
+            guard let hosts = hosts(rest[...], port: 6_379) else {
+                value.problem("a cluster url is like redis+cluster://host:6379,host:6379")
+                return
+            }
+            store.endpoint = .cluster(hosts: hosts)
+        default:
+            let known = ["redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster"]
+            value.problem("unknown store \"\(scheme)://\"" + Suggestion.text(for: scheme, among: known))
+        }
+    }
+
+    private static func readCredentials(
+        _ rest: inout String, _ value: Value, into store: inout StoreConfiguration
+    ) {
+        guard let at = rest.lastIndex(of: "@") else { return }
+        let credentials = rest[..<at]
+        rest = String(rest[rest.index(after: at)...])
+        let halves = credentials.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
+        guard halves.count == 2, let user = decode(halves[0]), let password = decode(halves[1]),
+            !password.isEmpty
+        else {
+            value.problem("credentials stand as user:password@, percent-encoded where they hold : / or @")
+            return
+        }
+        store.user = user.isEmpty ? nil : user
+        store.password = StorePassword(password)
+    }
+
+    private static func decode(_ text: Substring) -> String? {
+        var bytes: [UInt8] = []
+        var index = text.utf8.startIndex
+        while index < text.utf8.endIndex {
+            let byte = text.utf8[index]
+            index = text.utf8.index(after: index)
+            guard byte == 0x25 else {
+                bytes.append(byte)
+                continue
+            }
+            guard let end = text.utf8.index(index, offsetBy: 2, limitedBy: text.utf8.endIndex),
+                let decoded = UInt8(text[index..<end], radix: 16)
+            else { return nil }
+            bytes.append(decoded)
+            index = end
+        }
+        return String(validating: bytes, as: UTF8.self)
+    }
+
+    private static func readHost(
+        _ rest: String, tls: Bool, _ value: Value, into store: inout StoreConfiguration
+    ) {
+        let halves = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
+        let authority = String(halves.first ?? "")
+        let (host, port) = Addresses.split(authority) ?? (authority, 6_379)
+        guard Addresses.isHost(host), (1...65_535).contains(port) else {
+            value.problem("the store's url needs a host, like redis://127.0.0.1:6379/0")
+            return
+        }
+        if halves.count == 2, !halves[1].isEmpty {
+            guard let database = Units.digits(halves[1]), database <= 1_000 else {
+                value.problem("the store's database is a number, like redis://127.0.0.1:6379/0")
+                return
+            }
+            store.database = database
+        }
+        store.endpoint = .redis(host: host, port: port, tls: tls)
+    }
+
+    private static func hosts(_ text: Substring, port: Int) -> [String]? {
+        let list = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+        let complete = list.map { Addresses.split($0) == nil ? "\($0):\(port)" : $0 }
+        let isGood = complete.allSatisfy { item in
+            Addresses.split(item).map { Addresses.isHost($0.host) && (1...65_535).contains($0.port) } ?? false
+        }
+        return isGood && !list.isEmpty ? complete : nil
+    }
+}

@@ -1,0 +1,115 @@
+package import Configuration
+import HTTPWire
+import Reactor
+
+/// Turns records into JSON lines, on the log thread.
+package struct AccessLogFormatter: Sendable {
+    private let routes: [String]
+    private let upstreams: [String]
+
+    package init(_ configuration: GatewayConfiguration) {
+        routes = configuration.routes.map(\.name)
+        upstreams = configuration.upstreams.map(\.name)
+    }
+
+    /// The lines of a block of records.
+    package func lines(_ bytes: [UInt8]) -> [UInt8] {
+        var result: [UInt8] = []
+        result.reserveCapacity(bytes.count * 3)
+        var index = 0
+        while let record = AccessRecord(bytes, at: index) {
+            index += AccessRecord.fixedBytes
+            var texts: [String] = []
+            for _ in 0..<AccessRecord.texts {
+                guard index + 2 <= bytes.count else { return result }
+                let count = Int(bytes[index]) << 8 | Int(bytes[index + 1])
+                index += 2
+                guard index + count <= bytes.count else { return result }
+                texts.append(String(decoding: bytes[index..<index + count], as: UTF8.self))
+                index += count
+            }
+            result += Array(line(record, texts).utf8)
+        }
+        return result
+    }
+
+    private func line(_ record: AccessRecord, _ texts: [String]) -> String {
+        var line = "{\"time\":\"\(Self.time(record.wallMicroseconds))\""
+        func text(_ name: String, _ value: String) {
+            if !value.isEmpty { line += ",\"\(name)\":\"\(JSONText.escape(value))\"" }
+        }
+        text("request_id", texts[0])
+        if record.traceHigh | record.traceLow != 0 {
+            text("trace_id", Self.hexadecimal(record.traceHigh) + Self.hexadecimal(record.traceLow))
+        }
+        text("client", texts[1])
+        text("method", "\(record.method.name)")
+        text("path", texts[2])
+        if record.route >= 0 { text("route", routes[Int(record.route)]) }
+        line += ",\"status\":\(record.status)"
+        text("reason", "\(record.reason.text)")
+        text("key_id", texts[3])
+        text("account", texts[4])
+        text("tier", texts[5])
+        line += ",\"bytes_in\":\(record.bytesIn),\"bytes_out\":\(record.bytesOut)"
+        line += ",\"duration\":\(Self.seconds(record.durationMicroseconds))"
+        if record.upstream >= 0, record.upstreamMicroseconds >= 0 {
+            text("upstream", upstreams[Int(record.upstream)])
+            line += ",\"upstream_duration\":\(Self.seconds(record.upstreamMicroseconds))"
+        }
+        if record.tls > 0 { text("tls", record.tls == 13 ? "1.3" : "1.2") }
+        text("protocol", record.minorVersion == 1 ? "HTTP/1.1" : "HTTP/1.0")
+        if record.limit >= 0 { line += ",\"limit\":\(record.limit),\"remaining\":\(record.remaining)" }
+        return line + "}\n"
+    }
+
+    /// `2026-11-24T05:02:40.123456Z`.
+    static func time(_ wallMicroseconds: Int64) -> String {
+        var block = Block.allocate(capacity: 64)
+        defer { block.deallocate() }
+        var writer = ByteWriter(block)
+        CalendarTime(unixSeconds: wallMicroseconds / 1_000_000).writeISO8601(into: &writer)
+        block.commit(writer)
+        let fraction = "\(wallMicroseconds % 1_000_000 + 1_000_000)".dropFirst()
+        return "\(String(copying: block.readable)).\(fraction)Z"
+    }
+
+    static func seconds(_ microseconds: Int64) -> String {
+        let fraction = "\(microseconds % 1_000_000 + 1_000_000)".dropFirst()
+        return "\(microseconds / 1_000_000).\(fraction)"
+    }
+
+    private static func hexadecimal(_ value: UInt64) -> String {
+        let digits = String(value, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+}
+
+/// Text inside JSON strings.
+package enum JSONText {
+    package static func escape(_ text: String) -> String {
+        guard
+            text.unicodeScalars.contains(where: {
+                $0.value < 0x20 || $0 == "\"" || $0 == "\\" || $0.value == 0x7F
+            })
+        else { return text }
+        var result = ""
+        for character in text.unicodeScalars {
+            switch character {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case "\n": result += "\\n"
+            case "\r": result += "\\r"
+            case "\t": result += "\\t"
+            default:
+                if character.value < 0x20 || character.value == 0x7F {
+                    let digits = String(character.value, radix: 16)
+                    result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+                } else {
+                    result.unicodeScalars.append(character)
+                }
+            }
+        }
+        return result
+    }
+}

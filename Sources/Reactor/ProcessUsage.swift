@@ -1,0 +1,38 @@
+import CLinux
+import Glibc
+
+/// What the process has used, for the `process_*` metrics.
+package struct ProcessUsage: Sendable {
+    package var cpuMicroseconds: Int64 = 0
+    package var residentBytes: Int64 = 0
+    package var openDescriptors = 0
+    package var descriptorLimit = 0
+
+    package static func read() -> ProcessUsage {
+        var result = ProcessUsage()
+        var usage = rusage()
+        if unsafe getrusage(0, &usage) == 0 {
+            let user = Int64(usage.ru_utime.tv_sec) * 1_000_000 + Int64(usage.ru_utime.tv_usec)
+            let system = Int64(usage.ru_stime.tv_sec) * 1_000_000 + Int64(usage.ru_stime.tv_usec)
+            result.cpuMicroseconds = user + system
+        }
+        if let bytes = try? FileReader.read(path: "/proc/self/statm", maximumBytes: 4_096) {
+            let pages = String(decoding: bytes, as: UTF8.self).split(separator: " ")
+            if pages.count > 1, let resident = Int64(pages[1]) {
+                result.residentBytes = resident * Int64(sysconf(Int32(_SC_PAGESIZE)))
+            }
+        }
+        var limit = rlimit()
+        if unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 {
+            result.descriptorLimit = Int(clamping: UInt(limit.rlim_cur))
+        }
+        if let directory = unsafe opendir("/proc/self/fd") {
+            var count = 0
+            while unsafe readdir(directory) != nil { count += 1 }
+            unsafe closedir(directory)
+            // `.`, `..` and the directory itself.
+            result.openDescriptors = max(0, count - 3)
+        }
+        return result
+    }
+}

@@ -1,0 +1,26 @@
+import ArgumentParser
+import Configuration
+import DataPlane
+import Reactor
+import TLS
+
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Run the gateway.",
+        discussion: "SIGTERM drains and ends it; a second SIGTERM ends it at once.")
+
+    @OptionGroup var options: ConfigurationOption
+
+    func run() throws {
+        let configuration = try options.load()
+        do {
+            try Service(configuration).run { service in
+                service.announce(
+                    "\(Version.text) serves https://\(service.server.httpsAddress) with "
+                        + "\(configuration.workers) workers")
+            }
+        } catch {
+            throw fail(Status.unavailable, error.text)
+        }
+    }
+}

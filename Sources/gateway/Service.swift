@@ -1,0 +1,113 @@
+import Admin
+import Configuration
+import DataPlane
+import Logging
+import Reactor
+import TLS
+
+/// A running gateway: the server, the admin listener, the log thread, and the control loop that watches
+/// signals.
+final class Service {
+    private enum Tokens {
+        static let signals: UInt64 = 1
+    }
+
+    let server: GatewayServer
+    private let configuration: GatewayConfiguration
+    private let poller: Poller
+    private let signals: Descriptor
+    private var admin: AdminServer?
+    private let logWriter: LogWriter
+    private let store: StoreThread?
+    private let certificates: [(subject: String, notAfter: Int64)]
+
+    /// Binds everything.
+    ///
+    /// - Throws: `ServerProblem`.
+    init(_ configuration: GatewayConfiguration) throws(ServerProblem) {
+        self.configuration = configuration
+        do {
+            signals = try Signals.install()
+            poller = try Poller()
+            try poller.add(signals, token: Tokens.signals, .read)
+        } catch {
+            throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
+        }
+        server = try GatewayServer(configuration)
+        logWriter = try LogWriter(configuration, server.shared)
+        store = StoreThread.make(configuration, server)
+        certificates = configuration.listen.certificates.compactMap { files in
+            let facts = try? CertificateFacts.inspect(
+                chainPath: files.chainPath, privateKeyPath: files.privateKeyPath)
+            return facts.map { ($0.subject, $0.notAfter) }
+        }
+        let shown = certificates
+        if let wanted = configuration.admin {
+            admin = try AdminServer(address: wanted.address, server: server, poller: poller) {
+                MetricsFacts(
+                    version: Version.number, certificates: shown, configurationReloadSucceeded: true)
+            }
+        }
+    }
+
+    var adminAddress: SocketAddress? { admin?.address }
+
+    /// A line of the program's own log.
+    func announce(_ text: String) { server.shared.report(.info, text, every: 0) }
+
+    /// Serves until a signal ends it.
+    ///
+    /// - Parameter whenServing: called once everything answers.
+    func run(whenServing: (Service) -> Void) throws(ServerProblem) {
+        try logWriter.start()
+        try store?.start()
+        try server.start()
+        whenServing(self)
+        loop()
+        server.join()
+        store?.stop()
+        logWriter.stop()
+    }
+
+    /// Serving, then draining: listeners stay open for `drain_delay` so that balancers notice first, calls
+    /// under way get `drain` to finish.
+    private func loop() {
+        var events = EventList(capacity: 64)
+        var closesListenersAt = Int64.max
+        var stopsAt = Int64.max
+        var isDraining = false
+        while true {
+            poller.wait(timeoutMilliseconds: isDraining ? 20 : 1_000, into: &events)
+            let now = MonotonicClock.nowMicroseconds()
+            for index in 0..<events.count {
+                guard events[index].token == Tokens.signals else {
+                    admin?.handle(events[index], nowMicroseconds: now)
+                    continue
+                }
+                while let signal = Signals.next(signals) {
+                    guard signal == .terminate else { continue }
+                    if isDraining {
+                        announce("second signal: ending at once")
+                        stopsAt = now
+                    } else {
+                        isDraining = true
+                        announce("draining")
+                        server.beginDrain()
+                        closesListenersAt = now + Int64(configuration.timeouts.drainDelay) * 1_000
+                        stopsAt = closesListenersAt + Int64(configuration.timeouts.drain) * 1_000
+                    }
+                }
+            }
+            admin?.tick(nowMicroseconds: now)
+            if now >= closesListenersAt {
+                closesListenersAt = Int64.max
+                server.closeListeners()
+            }
+            if now >= stopsAt {
+                stopsAt = Int64.max
+                server.stopNow()
+            }
+            if isDraining, !server.isRunning { return }
+        }
+    }
+}
