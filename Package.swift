@@ -34,17 +34,19 @@ let package = Package(
         module("Reactor", ["CLinux"]),
         module("TLS", ["Reactor", "COpenSSL"]),
         module("HTTPWire", ["Reactor"]),
+        .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
+        module("Redis", ["Reactor", "TLS", "CHiredis"]),
         module("Limits"),
         module("Keys"),
         module("Configuration", ["Limits", "Keys", "Reactor", .product(name: "Yams", package: "Yams")]),
         module(
             "DataPlane",
-            ["Reactor", "TLS", "HTTPWire", "Limits", "Keys", "Configuration"]),
+            ["Reactor", "TLS", "HTTPWire", "Redis", "Limits", "Keys", "Configuration"]),
         module("Admin", ["DataPlane", "Reactor", "HTTPWire", "Configuration"]),
         .executableTarget(
             name: "gateway",
             dependencies: [
-                "Admin", "DataPlane", "Configuration", "Keys", "Limits", "TLS",
+                "Admin", "DataPlane", "Configuration", "Keys", "Limits", "Redis", "TLS",
                 "HTTPWire", "Reactor",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

@@ -127,7 +127,7 @@ package final class GatewayServer: @unchecked Sendable {
 
     /// Starts the threads. Names of upstreams are resolved first, so that the first call finds an address.
     package func start() throws(ServerProblem) {
-        resolveAll(isFirst: true)
+        resolveAll()
         do {
             for (number, worker) in workers.enumerated() {
                 runningWorkers.add(1, ordering: .relaxed)
@@ -140,7 +140,7 @@ package final class GatewayServer: @unchecked Sendable {
             }
             threads.append(
                 try Thread.start(name: "resolver") { [self] in
-                    while !Readiness.pause(milliseconds: 10_000, unless: stop) { resolveAll(isFirst: false) }
+                    while !Readiness.pause(milliseconds: 10_000, unless: stop) { resolveAll() }
                 })
             try startHealthChecks()
         } catch {
@@ -178,7 +178,13 @@ package final class GatewayServer: @unchecked Sendable {
     }
 
     /// Looks up the names of all endpoints and tells the workers what has changed.
-    private func resolveAll(isFirst: Bool) {
+    private func resolveAll() {
+        if case .redis(let host, let port, _) = plan.configuration.store.endpoint {
+            let found = NameResolver.resolve(host: host, port: UInt16(clamping: port))
+            if let address = found.first, shared.storeAddress.map({ !found.contains($0) }) ?? true {
+                shared.storeAddress = address
+            }
+        }
         var number = 0
         for upstream in plan.configuration.upstreams {
             for endpoint in upstream.endpoints {

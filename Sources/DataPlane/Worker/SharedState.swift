@@ -37,6 +37,8 @@ package final class SharedState: Sendable {
     package let exposures: Mailbox<ExposedKey>
     private let waitingExposures = Atomic<Int>(0)
     private let exposed = Atomic<UInt64>(0)
+    private let liveNodeCount = Atomic<Int>(1)
+    private let storeAddressCell = Mutex<SocketAddress?>(nil)
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration) throws(SystemError) {
@@ -70,6 +72,18 @@ package final class SharedState: Sendable {
         guard waitingExposures.load(ordering: .relaxed) < Self.exposuresMax else { return }
         waitingExposures.add(1, ordering: .relaxed)
         exposures.post(key)
+    }
+
+    /// Gateways that share the store, this one included; the last number known when it is away.
+    package var liveNodes: Int {
+        get { max(1, liveNodeCount.load(ordering: .relaxed)) }
+        set { liveNodeCount.store(newValue, ordering: .relaxed) }
+    }
+
+    /// Where the store's name leads; looked up off the workers.
+    package var storeAddress: SocketAddress? {
+        get { storeAddressCell.withLock { $0 } }
+        set { storeAddressCell.withLock { $0 = newValue } }
     }
 
     /// Existing keys that have arrived in clear.

@@ -3,6 +3,7 @@ import HTTPWire
 package import Keys
 import Limits
 package import Reactor
+import Redis
 import TLS
 
 // One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
@@ -101,6 +102,13 @@ package final class Worker {
     let target: Mutable<Block>
     let state: Mutable<WorkerState>
     let accessLog: AccessLogBuffer
+    /// nil with the memory store.
+    let connection: StoreConnection?
+    let store = Mutable(StoreState())
+    let accounts: SlotTable<Account>
+    let lookups = FixedArray(repeating: KeyLookup(), count: HardLimits.lookupsInFlight)
+    let waiters: FixedArray<Waiter>
+    let storePrefix: Block
     /// Room for one address as text.
     let addressScratch = Block.allocate(capacity: 64)
 
@@ -165,7 +173,27 @@ package final class Worker {
         target = Mutable(Block.allocate(capacity: configuration.limits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
+        accounts = SlotTable(capacity: HardLimits.accounts)
+        waiters = FixedArray(repeating: Waiter(), count: HardLimits.parkedCalls)
+        storePrefix = .constant(configuration.store.prefix)
+        connection = try Self.storeConnection(configuration.store, poller, wire)
         try register()
+    }
+
+    private static func storeConnection(
+        _ store: StoreConfiguration, _ poller: Poller, _ wire: TLSWire
+    ) throws -> StoreConnection? {
+        if store.endpoint == .memory { return nil }
+        var context: TLSClientContext?
+        var serverName = ""
+        if case .redis(let host, _, true) = store.endpoint {
+            context = try TLSClientContext(caPath: store.caPath, wire: wire)
+            serverName = host
+        }
+        return StoreConnection(
+            credentials: StoreCredentials(user: store.user, password: store.password?.reveal()),
+            database: store.database, script: TakeScript.source, poller: poller,
+            token: Token(.store).rawValue, wire: wire, context: context, serverName: serverName)
     }
 
     private func register() throws {
@@ -196,7 +224,7 @@ package final class Worker {
     private func waitMilliseconds() -> Int32 {
         let tick = timers.millisecondsToNextTick(nowMicroseconds: state.value.nowMicroseconds)
         // Clock, gauges, store and access log want a turn from time to time even without traffic.
-        return tick < 0 ? 200 : min(tick, 200)
+        return min(tick < 0 ? 200 : tick, storeWaitMilliseconds)
     }
 
     private func updateClock() {

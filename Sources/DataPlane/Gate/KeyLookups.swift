@@ -1,0 +1,128 @@
+import Configuration
+import HTTPWire
+import Keys
+import Reactor
+import Redis
+
+/// What a look-up came to.
+enum LookupResult { case found, unknown, unavailable }
+
+extension Worker {
+    /// Asks Redis for a key, once however many callers present it.
+    func lookUp(_ slot: Slot<Downstream>, _ fingerprint: Fingerprint, _ digest: Digest256) -> Credential {
+        guard let connection, connection.isReady else { return .refused(.storeUnavailable) }
+        var free = -1
+        for index in 0..<lookups.count {
+            if !lookups[index].isUsed {
+                if free < 0 { free = index }
+            } else if lookups[index].fingerprint == fingerprint {
+                metrics.cache.add(WorkerMetrics.CacheResult.coalesced.rawValue)
+                let fits = addWaiter(slot.reference, to: &lookups[index].waiters)
+                return fits ? .parked : .refused(.overloaded)
+            }
+        }
+        guard free >= 0, !store.value.pending.isFull, connection.output.freeCount > 1_024 else {
+            return .refused(.overloaded)
+        }
+        lookups[free] = KeyLookup(fingerprint: fingerprint, digest: digest, isUsed: true)
+        guard addWaiter(slot.reference, to: &lookups[free].waiters) else {
+            lookups[free].isUsed = false
+            return .refused(.overloaded)
+        }
+        ask(connection, free)
+        return .parked
+    }
+
+    private func ask(_ connection: StoreConnection, _ number: Int) {
+        var writer = ByteWriter(connection.output)
+        CommandWriter.begin(2, into: &writer)
+        CommandWriter.append("HGETALL", into: &writer)
+        let hexadecimal = lookups[number].digest.hexadecimalBytes
+        writer.append(byte: 0x24)
+        writer.append(decimal: Int64(storePrefix.count + 4 + Digest256.hexadecimalCount))
+        writer.append("\r\n")
+        writer.append(storePrefix.readable)
+        writer.append("key:")
+        writer.append(hexadecimal.span)
+        writer.append("\r\n")
+        connection.output.commit(writer)
+        store.value.pending.append(
+            PendingCommand(
+                kind: .lookup, number: Int32(number), sentMicroseconds: MonotonicClock.nowMicroseconds()))
+    }
+
+    /// A record has come, or the news that there is none.
+    func takeRecord(_ reply: Reply, _ number: Int) {
+        if lookups[number].isDirty, let connection, connection.isReady, !store.value.pending.isFull {
+            // The answer may be older than the change: asked again, and used for nothing.
+            lookups[number].isDirty = false
+            ask(connection, number)
+            return
+        }
+        let digest = lookups[number].digest
+        let fingerprint = lookups[number].fingerprint
+        switch reply.kind {
+        case .array where reply.count == 0:
+            rememberUnknown(fingerprint, digest)
+            finishLookup(number, .unknown)
+        case .array where reply.count % 2 == 0:
+            var fields: [(name: String, value: String)] = []
+            for index in stride(from: 0, to: reply.count, by: 2) {
+                fields.append((reply.element(index).text, reply.element(index + 1).text))
+            }
+            do {
+                let record = try KeyRecord(digest: digest, fields: fields) { plan.tierNumbers[$0] != nil }
+                finishLookup(number, remember(record, fingerprint) == nil ? .unavailable : .found)
+            } catch {
+                refuseRecord(number, error.text)
+            }
+        case .error where reply.text.hasPrefix("LOADING") || reply.text.hasPrefix("MASTERDOWN"):
+            finishLookup(number, .unavailable)
+        case .error:
+            refuseRecord(number, reply.text)
+        default:
+            refuseRecord(number, "an answer that is not a hash")
+        }
+    }
+
+    /// A record that cannot be used refuses its key, and says why once a minute.
+    private func refuseRecord(_ number: Int, _ why: String) {
+        let digest = lookups[number].digest
+        metrics.add(.recordProblems)
+        shared.report(
+            .warning, "the record \(KeyRecord.defaultID(of: digest)) is refused: \(why)", every: 60)
+        rememberUnknown(lookups[number].fingerprint, digest)
+        finishLookup(number, .unknown)
+    }
+
+    private func rememberUnknown(_ fingerprint: Fingerprint, _ digest: Digest256) {
+        let expires = state.value.nowMicroseconds + unknownTTL()
+        if let evicted = cache.insertUnknown(fingerprint, digest: digest, expiresAtMicroseconds: expires) {
+            releaseKey(at: Int(evicted))
+        }
+    }
+
+    /// Lets everybody who waited for a look-up go on.
+    func finishLookup(_ number: Int, _ result: LookupResult) {
+        while let reference = removeWaiter(from: &lookups[number].waiters) {
+            guard let slot = downstreams.lookup(reference), !slot.value.isDead,
+                slot.value.request == .awaitingKey
+            else { continue }
+            switch result {
+            case .found: break
+            case .unknown: slot.value.resolvedKey = Downstream.resolvedUnknown
+            case .unavailable: slot.value.resolvedKey = Downstream.resolvedUnavailable
+            }
+            slot.value.request = .head
+            resumeLater(slot)
+        }
+        lookups[number].isUsed = false
+    }
+
+    /// The record of a look-up under way has changed.
+    func markDirty(_ digest: Digest256) {
+        for index in 0..<lookups.count where lookups[index].isUsed && lookups[index].digest == digest {
+            lookups[index].isDirty = true
+        }
+    }
+}

@@ -1,0 +1,178 @@
+import Reactor
+import TLS
+
+/// Where Redis is and how to speak to it.
+package struct StoreOptions: Sendable {
+    package enum Transport: Sendable {
+        case tcp(host: String, port: Int, tls: Bool)
+        case unixSocket(path: String)
+    }
+
+    package var transport: Transport
+    package var credentials: StoreCredentials
+    package var database: Int
+    package var caPath: String?
+
+    package init(transport: Transport, credentials: StoreCredentials, database: Int, caPath: String?) {
+        self.transport = transport
+        self.credentials = credentials
+        self.database = database
+        self.caPath = caPath
+    }
+}
+
+/// A reply as a value of its own, for threads that take their time.
+package indirect enum RedisValue: Sendable, Equatable {
+    case string([UInt8])
+    case status(String)
+    case error(String)
+    case integer(Int64)
+    case null
+    case array([RedisValue])
+
+    init(_ reply: Reply) {
+        switch reply.kind {
+        case .string: self = .string(Array(reply.text.utf8))
+        case .status: self = .status(reply.text)
+        case .error: self = .error(reply.text)
+        case .integer: self = .integer(reply.integer)
+        case .null: self = .null
+        case .array: self = .array((0..<reply.count).map { RedisValue(reply.element($0)) })
+        }
+    }
+
+    /// The text of a string or a status.
+    package var text: String? {
+        switch self {
+        case .string(let bytes): return String(decoding: bytes, as: UTF8.self)
+        case .status(let text): return text
+        default: return nil
+        }
+    }
+
+    package var integer: Int64? {
+        if case .integer(let value) = self { return value }
+        return nil
+    }
+
+    package var elements: [RedisValue]? {
+        if case .array(let values) = self { return values }
+        return nil
+    }
+
+    /// The fields of a hash as `HGETALL` returns them.
+    package var fields: [(name: String, value: String)]? {
+        guard let elements, elements.count % 2 == 0 else { return nil }
+        var fields: [(name: String, value: String)] = []
+        for index in stride(from: 0, to: elements.count, by: 2) {
+            guard let name = elements[index].text, let value = elements[index + 1].text else { return nil }
+            fields.append((name, value))
+        }
+        return fields
+    }
+}
+
+/// A client that waits for its answers: for the command line and for background threads.
+package final class RedisClient {
+    private let connection: BlockingConnection
+    private let reader = ReplyReader()
+    private let timeoutMilliseconds: Int
+    private var received = Block.allocate(capacity: 65_536)
+
+    /// Connects, authenticates and selects the database.
+    package init(_ options: StoreOptions, timeoutMilliseconds: Int) throws(RedisError) {
+        self.timeoutMilliseconds = timeoutMilliseconds
+        do throws(ConnectionProblem) {
+            switch options.transport {
+            case .unixSocket(let path):
+                connection = try BlockingConnection(toUnixPath: path, timeoutMilliseconds: timeoutMilliseconds)
+            case .tcp(let host, let port, let tls):
+                guard let address = NameResolver.resolve(host: host, port: UInt16(clamping: port)).first else {
+                    throw ConnectionProblem("the name \(host) cannot be resolved")
+                }
+                connection = try BlockingConnection(
+                    to: address, serverName: tls ? host : nil, caPath: options.caPath,
+                    timeoutMilliseconds: timeoutMilliseconds)
+            }
+        } catch {
+            throw .unreachable(error.text)
+        }
+        if let command = options.credentials.command {
+            if case .error(let text) = try exchange([command.map { Array($0.utf8) }])[0] { throw .refused(text) }
+        }
+        if options.database != 0 { _ = try command(["SELECT", "\(options.database)"]) }
+    }
+
+    deinit { received.deallocate() }
+
+    /// One command and its reply.
+    ///
+    /// - Throws: `.server` for an error reply.
+    package func command(_ arguments: [String]) throws(RedisError) -> RedisValue {
+        let value = try exchange([arguments.map { Array($0.utf8) }])[0]
+        if case .error(let text) = value {
+            if text.hasPrefix("NOAUTH") || text.hasPrefix("NOPERM") || text.hasPrefix("WRONGPASS") {
+                throw .refused(text)
+            }
+            throw .server(text)
+        }
+        return value
+    }
+
+    /// Several commands in one write; error replies are values.
+    package func pipeline(_ commands: [[String]]) throws(RedisError) -> [RedisValue] {
+        try exchange(commands.map { $0.map { Array($0.utf8) } })
+    }
+
+    /// Waits for one more message, for connections that are subscribed.
+    ///
+    /// - Returns: nil when none came in time.
+    package func nextMessage(timeoutMilliseconds: Int) throws(RedisError) -> RedisValue? {
+        if let reply = try reader.next() { return RedisValue(reply) }
+        received.clear()
+        do throws(ConnectionProblem) {
+            guard try connection.receive(into: &received, timeoutMilliseconds: timeoutMilliseconds) else {
+                throw ConnectionProblem("Redis has closed the connection")
+            }
+        } catch {
+            if error.isTimeout { return nil }
+            throw .unreachable(error.text)
+        }
+        reader.feed(received.readable)
+        return try reader.next().map(RedisValue.init)
+    }
+
+    /// Sends a command without waiting for its reply.
+    package func send(_ arguments: [String]) throws(RedisError) { try write([arguments.map { Array($0.utf8) }]) }
+
+    private func write(_ commands: [[[UInt8]]]) throws(RedisError) {
+        var block = Block.constant(bytes: commands.flatMap(CommandWriter.bytes))
+        defer { block.deallocate() }
+        do {
+            try connection.send(block, timeoutMilliseconds: timeoutMilliseconds)
+        } catch {
+            throw error.isTimeout ? .timeout : .unreachable(error.text)
+        }
+    }
+
+    private func exchange(_ commands: [[[UInt8]]]) throws(RedisError) -> [RedisValue] {
+        try write(commands)
+        var values: [RedisValue] = []
+        while values.count < commands.count {
+            if let reply = try reader.next() {
+                values.append(RedisValue(reply))
+                continue
+            }
+            received.clear()
+            do throws(ConnectionProblem) {
+                guard try connection.receive(into: &received, timeoutMilliseconds: timeoutMilliseconds) else {
+                    throw ConnectionProblem("Redis has closed the connection")
+                }
+            } catch {
+                throw error.isTimeout ? .timeout : .unreachable(error.text)
+            }
+            reader.feed(received.readable)
+        }
+        return values
+    }
+}

@@ -1,0 +1,114 @@
+internal import CHiredis
+
+/// What kind of value a reply is.
+package enum ReplyKind: Sendable { case string, status, error, integer, null, array }
+
+/// One value of a reply. Good until the reader is asked for the next reply.
+@safe
+package struct Reply {
+    private let arena: UnsafeMutablePointer<gw_reply_arena>
+    private let index: Int
+
+    init(arena: UnsafeMutablePointer<gw_reply_arena>, index: Int) {
+        unsafe self.arena = unsafe arena
+        self.index = index
+    }
+
+    private var node: gw_reply_node { unsafe arena.pointee.nodes[index] }
+
+    package var kind: ReplyKind {
+        switch node.type {
+        case REDIS_REPLY_STRING: return .string
+        case REDIS_REPLY_STATUS: return .status
+        case REDIS_REPLY_ERROR: return .error
+        case REDIS_REPLY_INTEGER: return .integer
+        case REDIS_REPLY_ARRAY: return .array
+        default: return .null
+        }
+    }
+
+    /// 0 unless the value is an integer.
+    package var integer: Int64 { node.integer }
+
+    /// Elements of an array, 0 for anything else.
+    package var count: Int { Int(node.count) }
+
+    /// - Parameter position: below `count`.
+    package func element(_ position: Int) -> Reply {
+        precondition(position >= 0 && position < count, "no such element")
+        return unsafe Reply(arena: arena, index: Int(node.first) + position)
+    }
+
+    /// The bytes of a string, a status or an error.
+    package var bytes: Span<UInt8> {
+        @_lifetime(borrow self)
+        get {
+            let start = unsafe arena.pointee.text.map { unsafe $0 + Int(node.text) }
+            let span = unsafe Span(
+                _unsafeElements: UnsafeBufferPointer(
+                    start: UnsafeRawPointer(start)?.assumingMemoryBound(to: UInt8.self),
+                    count: start == nil ? 0 : Int(node.text_count)))
+            return unsafe _overrideLifetime(span, borrowing: self)
+        }
+    }
+
+    /// The same as text, for slow paths.
+    package var text: String {
+        var copy: [UInt8] = []
+        let bytes = bytes
+        copy.reserveCapacity(bytes.count)
+        for index in 0..<bytes.count { copy.append(bytes[index]) }
+        return String(decoding: copy, as: UTF8.self)
+    }
+}
+
+/// Reads replies from a stream of bytes (RESP2). Replies are built in an arena that is used again and again: once it
+/// has grown to the size of the usual reply, reading allocates nothing.
+@safe
+package final class ReplyReader {
+    /// Elements of one reply; the largest that is asked for is a page of keys.
+    private static let nodesMax: UInt32 = 1 << 18
+    /// Bytes of all texts of one reply.
+    private static let textBytesMax: UInt32 = 16 << 20
+
+    private let arena: UnsafeMutablePointer<gw_reply_arena>
+    private var reader: UnsafeMutablePointer<redisReader>?
+
+    package init() {
+        unsafe arena = .allocate(capacity: 1)
+        unsafe arena.initialize(to: gw_reply_arena())
+        unsafe arena.pointee.node_limit = Self.nodesMax
+        unsafe arena.pointee.text_limit = Self.textBytesMax
+        unsafe reader = gw_reader_create(arena)
+    }
+
+    deinit {
+        unsafe redisReaderFree(reader)
+        unsafe free(arena.pointee.nodes)
+        unsafe free(arena.pointee.text)
+        unsafe arena.deallocate()
+    }
+
+    /// Forgets everything, for a new connection.
+    package func reset() {
+        unsafe redisReaderFree(reader)
+        unsafe reader = gw_reader_create(arena)
+    }
+
+    package func feed(_ bytes: Span<UInt8>) {
+        unsafe bytes.withUnsafeBytes { raw in
+            _ = unsafe redisReaderFeed(reader, raw.baseAddress?.assumingMemoryBound(to: CChar.self), raw.count)
+        }
+    }
+
+    /// The next whole reply, or nil when more bytes are needed.
+    ///
+    /// - Throws: when the bytes are not RESP, or a reply is over the bounds.
+    package func next() throws(RedisError) -> Reply? {
+        var object: UnsafeMutableRawPointer?
+        guard unsafe redisReaderGetReply(reader, &object) == REDIS_OK else {
+            throw .protocolViolation("the answer is not Redis's protocol")
+        }
+        return unsafe object == nil ? nil : Reply(arena: arena, index: 0)
+    }
+}

@@ -1,0 +1,350 @@
+package import Reactor
+package import TLS
+
+/// User and password; no description, interpolation or reflection shows them.
+package struct StoreCredentials: Sendable, CustomStringConvertible, CustomReflectable {
+    let user: String?
+    let password: String?
+
+    package init(user: String?, password: String?) {
+        self.user = user
+        self.password = password
+    }
+
+    package var description: String { "[hidden]" }
+    package var customMirror: Mirror { Mirror(self, children: []) }
+
+    /// The `AUTH` command, when there is a password.
+    var command: [String]? {
+        guard let password else { return nil }
+        if let user { return ["AUTH", user, password] }
+        return ["AUTH", password]
+    }
+}
+
+// One pipelined connection on a worker's own loop: the same poller, the same TLS wire, no callbacks. Commands of a
+// turn collect in `output` and leave with one system call; replies come back in order.
+
+/// A non-blocking connection to Redis.
+package final class StoreConnection {
+    package enum Phase: Sendable { case closed, connecting, handshaking, preparing, ready }
+
+    /// Commands that wait for the socket; a worker that has more than this to ask gets refusals instead.
+    private static let outputBytes = 1 << 20
+
+    package private(set) var phase = Phase.closed
+    /// Why the connection was last lost.
+    package private(set) var failureReason = ""
+    /// SHA-1 of the script as Redis knows it: 40 hexadecimal digits.
+    package private(set) var scriptName = Block.allocate(capacity: 64)
+    /// Commands of this turn.
+    package var output = Block.allocate(capacity: StoreConnection.outputBytes)
+
+    private let credentials: StoreCredentials
+    private let database: Int
+    private let script: String
+    private let poller: Poller
+    private let token: UInt64
+    private let wire: TLSWire
+    private let context: TLSClientContext?
+    private let serverName: String
+    private let reader = ReplyReader()
+    private var descriptor = Descriptor.none
+    private var session = TLSSession()
+    private var interest = Interest.read
+    /// Ciphertext that the socket would not take yet.
+    private var ciphertext = Block.none
+    private var received = Block.allocate(capacity: 65_536)
+    private var preamble: [[String]] = []
+    private var answeredOfPreamble = 0
+
+    /// - Parameters:
+    ///   - script: loaded whenever a connection is made.
+    ///   - token: of the connection's events on `poller`.
+    ///   - context: for TLS; nil is none.
+    ///   - serverName: the name that the certificate must have.
+    package init(
+        credentials: StoreCredentials, database: Int, script: String, poller: Poller, token: UInt64,
+        wire: TLSWire, context: TLSClientContext?, serverName: String
+    ) {
+        self.credentials = credentials
+        self.database = database
+        self.script = script
+        self.poller = poller
+        self.token = token
+        self.wire = wire
+        self.context = context
+        self.serverName = serverName
+    }
+
+    package var isReady: Bool { phase == .ready }
+
+    /// Starts connecting; `handle` tells how it goes on.
+    package func connect(to address: SocketAddress) {
+        open { () throws(SystemError) in try Socket.connect(to: address) }
+    }
+
+    package func connect(toUnixPath path: String) {
+        open { () throws(SystemError) in try Socket.connect(toUnixPath: path) }
+    }
+
+    private func open(
+        _ connect: () throws(SystemError) -> (descriptor: Descriptor, inProgress: Bool)
+    ) {
+        close("")
+        do {
+            let opened = try connect()
+            descriptor = opened.descriptor
+            phase = .connecting
+            interest = .write
+            try poller.add(descriptor, token: token, .write)
+        } catch {
+            close("cannot connect: \(error.reason)")
+        }
+    }
+
+    /// Ends the connection. Commands without a reply are lost: whether they took effect is unknown.
+    package func close(_ reason: String) {
+        if descriptor.isOpen { Socket.close(descriptor) }
+        descriptor = .none
+        session.free()
+        phase = .closed
+        failureReason = reason
+        output.clear()
+        ciphertext.deallocate()
+        reader.reset()
+    }
+
+    /// Takes an event of this connection. Afterwards `nextReply` has what has come.
+    package func handle(_ event: Event) {
+        switch phase {
+        case .closed: return
+        case .connecting:
+            let code = Socket.pendingError(descriptor)
+            guard code == 0 else {
+                close("cannot connect: \(SystemError(code: code, operation: "connect").reason)")
+                return
+            }
+            isConnected()
+        case .handshaking, .preparing, .ready:
+            if event.isWritable { sendRest() }
+            if phase != .closed, event.isReadable || event.isHangup || event.isPeerClosed { receive() }
+        }
+    }
+
+    private func isConnected() {
+        interest = .read
+        poller.modify(descriptor, token: token, .read)
+        guard let context else {
+            prepare()
+            return
+        }
+        guard let made = context.makeSession(serverName: serverName) else {
+            close("no TLS session can be made")
+            return
+        }
+        session = made
+        phase = .handshaking
+        wire.setInbound(.none)
+        shakeHands()
+    }
+
+    private func shakeHands() {
+        let progress = session.handshake()
+        sendWire()
+        guard phase != .closed else { return }
+        switch progress {
+        case .wantsInput: return
+        case .failed: close("TLS: \(session.takeFailureReason())")
+        case .done: prepare()
+        }
+    }
+
+    /// Everything a fresh connection needs, in one write.
+    private func prepare() {
+        phase = .preparing
+        preamble = []
+        answeredOfPreamble = 0
+        if let command = credentials.command { preamble.append(command) }
+        if database != 0 { preamble.append(["SELECT", "\(database)"]) }
+        preamble.append(["CLIENT", "SETNAME", "gateway"])
+        preamble.append(["SCRIPT", "LOAD", script])
+        for command in preamble { output.append(CommandWriter.bytes(command).span) }
+        flush()
+    }
+
+    private func receive() {
+        received.clear()
+        switch Socket.receive(descriptor, into: &received, limit: received.capacity) {
+        case .wouldBlock: return
+        case .endOfStream:
+            close("Redis has closed the connection")
+        case .failed(let code):
+            close("the connection broke: \(SystemError(code: code, operation: "recv").reason)")
+        case .bytes:
+            guard session.isOpen else {
+                reader.feed(received.readable)
+                if phase == .preparing { readPreamble() }
+                return
+            }
+            wire.setInbound(received)
+            if phase == .handshaking {
+                shakeHands()
+                if wire.inboundRemaining == 0 || phase == .closed { return }
+            }
+            decrypt()
+            if phase == .preparing { readPreamble() }
+        }
+    }
+
+    private func decrypt() {
+        var plain = Block.allocate(capacity: 131_072)
+        defer { plain.deallocate() }
+        while true {
+            switch session.read(into: &plain) {
+            case .bytes:
+                reader.feed(plain.readable)
+                plain.clear()
+            case .wantsInput:
+                sendWire()
+                return
+            case .closed:
+                close("Redis has closed the connection")
+                return
+            case .failed:
+                close("the TLS session broke")
+                return
+            }
+        }
+    }
+
+    private func readPreamble() {
+        while phase == .preparing, let reply = readReply() {
+            let command = preamble[answeredOfPreamble]
+            answeredOfPreamble += 1
+            if reply.kind == .error, command[0] != "CLIENT" {
+                // The text of an error never repeats the password.
+                close("Redis refuses \(command[0]): \(reply.text)")
+                return
+            }
+            if command[0] == "SCRIPT" {
+                scriptName.clear()
+                scriptName.append(reply.bytes)
+            }
+            if answeredOfPreamble == preamble.count {
+                preamble = []
+                phase = .ready
+            }
+        }
+    }
+
+    /// The next reply to a command of `output`, in order; nil when there is none yet or the connection is lost.
+    package func nextReply() -> Reply? { phase == .ready ? readReply() : nil }
+
+    private func readReply() -> Reply? {
+        do {
+            return try reader.next()
+        } catch {
+            close(error.text)
+            return nil
+        }
+    }
+
+    // MARK: Output
+
+    /// Sends what has collected.
+    package func flush() {
+        guard phase == .preparing || phase == .ready, !output.isEmpty else { return }
+        guard session.isOpen else {
+            let block = output
+            if let n = send(block) {
+                output.consume(n)
+                if !output.isEmpty { output.compact() }
+            }
+            watch()
+            return
+        }
+        guard !ciphertext.isAllocated else { return }
+        let block = output
+        var offset = 0
+        while offset < block.count, phase != .closed {
+            let end = min(block.count, offset + 65_536)
+            guard session.write(block.span(offset..<end)) else {
+                close("the TLS session broke")
+                return
+            }
+            offset = end
+            sendWire()
+        }
+        output.clear()
+    }
+
+    private func sendWire() {
+        guard wire.hasOutbound else { return }
+        defer { wire.clearOutbound() }
+        let block = wire.outbound
+        var sent = 0
+        if !ciphertext.isAllocated {
+            guard let n = send(block) else { return }
+            sent = n
+        }
+        guard sent < block.count else { return }
+        if !ciphertext.isAllocated { ciphertext = Block.allocate(capacity: 2 * Self.outputBytes) }
+        guard ciphertext.freeCount >= block.count - sent else {
+            close("Redis does not read")
+            return
+        }
+        ciphertext.append(block.span(sent..<block.count))
+        watch()
+    }
+
+    private func sendRest() {
+        if ciphertext.isAllocated {
+            let block = ciphertext
+            guard let n = send(block) else { return }
+            ciphertext.consume(n)
+            if ciphertext.isEmpty { ciphertext.deallocate() }
+        }
+        flush()
+        if phase != .closed { watch() }
+    }
+
+    /// - Returns: bytes sent, or nil when the connection was lost.
+    private func send(_ block: Block) -> Int? {
+        switch Socket.send(descriptor, block.readable) {
+        case .bytes(let n): return n
+        case .wouldBlock: return 0
+        case .endOfStream, .failed:
+            close("the connection broke while sending")
+            return nil
+        }
+    }
+
+    private func watch() {
+        guard phase != .closed else { return }
+        let hasRest = ciphertext.isAllocated || (!session.isOpen && !output.isEmpty)
+        let wanted: Interest = hasRest ? [.read, .write] : .read
+        guard wanted != interest else { return }
+        interest = wanted
+        poller.modify(descriptor, token: token, wanted)
+    }
+}
+
+/// How long to wait before the next attempt to connect: 10 ms, doubled up to a second, half of it random.
+package struct ReconnectDelay: Sendable {
+    private static let firstMicroseconds: Int64 = 10_000
+    private static let lastMicroseconds: Int64 = 1_000_000
+    private var next = ReconnectDelay.firstMicroseconds
+
+    package init() {}
+
+    package mutating func reset() { next = Self.firstMicroseconds }
+
+    /// - Parameter random: any 64 random bits.
+    /// - Returns: microseconds.
+    package mutating func take(random: UInt64) -> Int64 {
+        let delay = next / 2 + Int64(random % UInt64(next / 2 + 1))
+        next = min(next * 2, Self.lastMicroseconds)
+        return delay
+    }
+}
