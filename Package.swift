@@ -39,6 +39,7 @@ let package = Package(
         module("Limits"),
         module("Keys"),
         module("Configuration", ["Limits", "Keys", "Reactor", .product(name: "Yams", package: "Yams")]),
+        module("KeyManagement", ["Keys", "Limits", "Redis", "TLS", "Reactor", "Configuration"]),
         module(
             "DataPlane",
             ["Reactor", "TLS", "HTTPWire", "Redis", "Limits", "Keys", "Configuration"]),
@@ -46,7 +47,7 @@ let package = Package(
         .executableTarget(
             name: "gateway",
             dependencies: [
-                "Admin", "DataPlane", "Configuration", "Keys", "Limits", "Redis", "TLS",
+                "Admin", "DataPlane", "KeyManagement", "Configuration", "Keys", "Limits", "Redis", "TLS",
                 "HTTPWire", "Reactor",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

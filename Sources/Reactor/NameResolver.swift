@@ -61,12 +61,12 @@ package enum Readiness {
 }
 
 extension Readiness {
-    /// Waits until one of two descriptors is readable.
-    package static func wait(_ first: Descriptor, _ second: Descriptor) {
+    /// Waits until one of two descriptors is readable; -1 waits without limit.
+    package static func wait(_ first: Descriptor, _ second: Descriptor, timeoutMilliseconds: Int = -1) {
         var waiting = [
             pollfd(fd: first.rawValue, events: Int16(POLLIN), revents: 0),
             pollfd(fd: second.rawValue, events: Int16(POLLIN), revents: 0),
         ]
-        _ = unsafe poll(&waiting, 2, -1)
+        _ = unsafe poll(&waiting, 2, Int32(clamping: timeoutMilliseconds))
     }
 }

@@ -16,7 +16,7 @@ struct Gateway: ParsableCommand {
             `gateway demo` shows all of it without any set-up.
             """,
         version: Version.text,
-        subcommands: [Demo.self, Run.self, Check.self])
+        subcommands: [Demo.self, Run.self, Check.self, KeysCommand.self])
 }
 
 enum Version {

@@ -1,8 +1,9 @@
 import Admin
 import Configuration
 import DataPlane
-import Logging
+import KeyManagement
 import Reactor
+import Redis
 import TLS
 
 /// A running gateway: the server, the admin listener, the log thread, and the control loop that watches
@@ -18,7 +19,7 @@ final class Service {
     private let signals: Descriptor
     private var admin: AdminServer?
     private let logWriter: LogWriter
-    private let store: StoreThread?
+    private let store: StoreThread
     private let certificates: [(subject: String, notAfter: Int64)]
 
     /// Binds everything.
@@ -35,7 +36,7 @@ final class Service {
         }
         server = try GatewayServer(configuration)
         logWriter = try LogWriter(configuration, server.shared)
-        store = StoreThread.make(configuration, server)
+        store = try StoreThread(configuration, server)
         certificates = configuration.listen.certificates.compactMap { files in
             let facts = try? CertificateFacts.inspect(
                 chainPath: files.chainPath, privateKeyPath: files.privateKeyPath)
@@ -60,12 +61,15 @@ final class Service {
     /// - Parameter whenServing: called once everything answers.
     func run(whenServing: (Service) -> Void) throws(ServerProblem) {
         try logWriter.start()
-        try store?.start()
+        try store.start()
         try server.start()
         whenServing(self)
+        if let options = StoreOptions(configuration.store), let warning = StoreCheck.warning(options) {
+            server.shared.report(.warning, warning, every: 3_600)
+        }
         loop()
         server.join()
-        store?.stop()
+        store.stop()
         logWriter.stop()
     }
 

@@ -1,12 +1,207 @@
 import Configuration
 import DataPlane
+import KeyManagement
+import Keys
+import Reactor
+import Redis
+import Synchronization
 
-final class StoreThread {
-    static func make(_ configuration: GatewayConfiguration, _ server: GatewayServer) -> StoreThread? { nil }
-    func start() throws(ServerProblem) {}
-    func stop() {}
+/// The thread that may wait for Redis: it listens for changed records and tells the workers, beats this node's heart,
+/// and decides about keys that came in clear.
+final class StoreThread: @unchecked Sendable {
+    // `@unchecked`: after `start` only its own threads touch what is not atomic.
+    /// Between two beats; a node that misses three is no longer counted.
+    private static let beatMilliseconds = 1_000
+    private static let nodeSeconds: Int64 = 3
+
+    private let configuration: GatewayConfiguration
+    private let server: GatewayServer
+    private let options: StoreOptions?
+    private let stopping: Wakeup
+    private let node: String
+    private var threads: [ThreadHandle] = []
+
+    init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
+        self.configuration = configuration
+        self.server = server
+        options = StoreOptions(configuration.store)
+        if options == nil, configuration.store.endpoint != .memory {
+            throw ServerProblem("this kind of store url is not supported yet; use redis:// or rediss://")
+        }
+        do {
+            stopping = try Wakeup()
+        } catch {
+            throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
+        }
+        let random = RandomSource.word()
+        node = "\(ProcessLimits.processIdentifier)-\(String(random, radix: 16))"
+    }
+
+    func start() throws(ServerProblem) {
+        do {
+            threads.append(try Thread.start(name: "store") { [self] in serve() })
+            if let options {
+                threads.append(try Thread.start(name: "invalidation") { [self] in listen(options) })
+            }
+        } catch {
+            throw ServerProblem("the system refuses a thread: \(error.reason)")
+        }
+    }
+
+    func stop() {
+        stopping.signal()
+        for thread in threads { thread.join() }
+        threads = []
+    }
+
+    private var isStopping: Bool { Readiness.pause(milliseconds: 0, unless: stopping) }
+
+    // MARK: Heartbeat and exposed keys
+
+    private func serve() {
+        var client: RedisClient?
+        var lastBeat: Int64 = 0
+        while !isStopping {
+            Readiness.wait(
+                server.shared.exposures.wakeup.descriptor, stopping.descriptor,
+                timeoutMilliseconds: Self.beatMilliseconds)
+            for exposed in server.shared.takeExposures() { handle(exposed) }
+            let now = MonotonicClock.nowMicroseconds()
+            guard let options, now - lastBeat >= Int64(Self.beatMilliseconds) * 900 else { continue }
+            lastBeat = now
+            do {
+                if client == nil { client = try RedisClient(options, timeoutMilliseconds: 1_000) }
+                if let client { try beat(client) }
+            } catch {
+                client = nil
+            }
+        }
+        if let client { _ = try? client.command(["ZREM", nodes, node]) }
+    }
+
+    private var nodes: String { configuration.store.prefix + "nodes" }
+
+    private func beat(_ client: RedisClient) throws(RedisError) {
+        let now = WallClock.nowSeconds()
+        let values = try client.pipeline([
+            ["ZADD", nodes, "\(now)", node],
+            ["ZREMRANGEBYSCORE", nodes, "-inf", "\(now - 10 * Self.nodeSeconds)"],
+            ["ZCOUNT", nodes, "\(now - Self.nodeSeconds)", "+inf"],
+        ])
+        if let count = values[2].integer { server.shared.liveNodes = Int(count) }
+    }
+
+    /// The caller has had its answer; what happens to the key is nobody's business but the operator's.
+    private func handle(_ exposed: ExposedKey) {
+        do {
+            let store = try KeyStore(configuration, timeoutMilliseconds: 1_000)
+            let revokes = configuration.keys.exposedKeys == .revoke
+            let actor = KeyManagement.Actor(name: "gateway", origin: exposed.address.ipText)
+            guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else { return }
+            server.shared.countExposure()
+            let isRevoked = revokes && !configuration.keys.staticKeys.contains { $0.digest == exposed.digest }
+            if isRevoked { server.invalidate(exposed.digest) }
+            server.shared.report(
+                .warning,
+                "key \(record.id) came in clear from \(exposed.address.ipText)"
+                    + (isRevoked ? " and has been revoked" : ": replace it"), every: 60)
+        } catch {
+            server.shared.report(.error, "a key came in clear, and the store failed: \(error.text)", every: 60)
+        }
+    }
+
+    // MARK: Invalidation
+
+    /// Redis tells which records change, on one connection that redirects its own tracking to itself: what breaks the
+    /// one breaks the other, so silence never looks like peace. A PING bounds how long a dead connection goes unseen.
+    private func listen(_ options: StoreOptions) {
+        var delay = ReconnectDelay()
+        var random = FastRandom(seed: RandomSource.word())
+        while !isStopping {
+            do {
+                let client = try RedisClient(options, timeoutMilliseconds: 1_000)
+                try subscribe(client)
+                // Changes that nobody told us of may have happened while we were away.
+                server.invalidateAll()
+                delay.reset()
+                try follow(client)
+            } catch {
+                server.invalidateAll()
+                server.shared.report(.warning, "store: changes of keys are not heard: \(error.text)", every: 10)
+            }
+            let pause = delay.take(random: random.next()) / 1_000
+            if Readiness.pause(milliseconds: Int(pause) + 1, unless: stopping) { return }
+        }
+    }
+
+    private func subscribe(_ client: RedisClient) throws(RedisError) {
+        guard let identifier = try client.command(["CLIENT", "ID"]).integer else {
+            throw .protocolViolation("CLIENT ID has no number")
+        }
+        _ = try client.command([
+            "CLIENT", "TRACKING", "ON", "REDIRECT", "\(identifier)", "BCAST", "PREFIX",
+            "\(configuration.store.prefix)key:",
+        ])
+        _ = try client.command(["SUBSCRIBE", "__redis__:invalidate"])
+    }
+
+    private func follow(_ client: RedisClient) throws(RedisError) {
+        var awaiting = 0
+        var lastPing = MonotonicClock.nowMicroseconds()
+        while !isStopping {
+            if let message = try client.nextMessage(timeoutMilliseconds: 100) {
+                awaiting = 0
+                take(message)
+            }
+            let now = MonotonicClock.nowMicroseconds()
+            guard now - lastPing >= 250_000 else { continue }
+            // Three beats without an answer, under a second: the connection is dead, whatever TCP believes.
+            guard awaiting < 3 else { throw .timeout }
+            lastPing = now
+            awaiting += 1
+            try client.send(["PING"])
+        }
+    }
+
+    private func take(_ message: RedisValue) {
+        guard let elements = message.elements, elements.count == 3, elements[0].text == "message",
+            elements[1].text == "__redis__:invalidate"
+        else { return }
+        guard let names = elements[2].elements else {
+            // No list: the whole database was emptied.
+            server.invalidateAll()
+            return
+        }
+        for name in names {
+            guard let text = name.text, let digest = Digest256(hex: String(text.suffix(64))) else { continue }
+            server.invalidate(digest)
+        }
+    }
 }
 
+/// Whether the store can be used, for `check --live`.
 enum StoreCheck {
-    static func problem(_ configuration: GatewayConfiguration) -> String? { nil }
+    /// - Returns: what is wrong, or nil.
+    static func problem(_ configuration: GatewayConfiguration) -> String? {
+        guard let options = StoreOptions(configuration.store) else {
+            return configuration.store.endpoint == .memory
+                ? nil : "this kind of store url is not supported yet; use redis:// or rediss://"
+        }
+        do {
+            let client = try RedisClient(options, timeoutMilliseconds: 2_000)
+            guard try client.command(["PING"]).text == "PONG" else { return "it does not answer PING: not Redis" }
+            return nil
+        } catch {
+            return error.text
+        }
+    }
+
+    /// A sentence about a setting of Redis that would break the promise of exact limits, or nil.
+    static func warning(_ options: StoreOptions) -> String? {
+        guard let client = try? RedisClient(options, timeoutMilliseconds: 1_000),
+            let values = try? client.command(["CONFIG", "GET", "maxmemory-policy"]).elements, values.count == 2,
+            let policy = values[1].text, policy != "noeviction"
+        else { return nil }
+        return "store: maxmemory-policy is \(policy): an evicted window resets its limit; use noeviction"
+    }
 }
