@@ -33,7 +33,8 @@ package struct KeyRequest: Sendable {
     package var limits: String?
 
     package init(
-        account: String?, tier: String, scopes: ScopeSet, name: String?, expiresAtSeconds: Int64?, limits: String?
+        account: String?, tier: String, scopes: ScopeSet, name: String?, expiresAtSeconds: Int64?,
+        limits: String?
     ) {
         self.account = account
         self.tier = tier
@@ -250,7 +251,9 @@ package final class KeyStore {
         var cursor = "0"
         repeat {
             let value = try run(["SCAN", cursor, "MATCH", "\(prefix)key:\(digits)*", "COUNT", "1000"])
-            guard let elements = value.elements, elements.count == 2, let next = elements[0].text else { return nil }
+            guard let elements = value.elements, elements.count == 2, let next = elements[0].text else {
+                return nil
+            }
             if let name = elements[1].elements?.first?.text { return Digest256(hex: String(name.suffix(64))) }
             cursor = next
         } while cursor != "0"
@@ -287,7 +290,9 @@ package final class KeyStore {
         return keys.filter { key in
             (account == nil || key.record.account == account) && (tier == nil || key.record.tier == tier)
         }
-        .sorted { ($0.record.createdAtSeconds ?? 0, $0.record.id) > ($1.record.createdAtSeconds ?? 0, $1.record.id) }
+        .sorted {
+            ($0.record.createdAtSeconds ?? 0, $0.record.id) > ($1.record.createdAtSeconds ?? 0, $1.record.id)
+        }
     }
 
     // MARK: Commands
@@ -296,7 +301,8 @@ package final class KeyStore {
         _ action: String, _ record: KeyRecord, _ actor: Actor, reason: String?
     ) -> [String] {
         var command = [
-            "XADD", "\(prefix)audit", "MAXLEN", "~", "\(Self.auditLinesMax)", "*", "action", action, "id", record.id,
+            "XADD", "\(prefix)audit", "MAXLEN", "~", "\(Self.auditLinesMax)", "*", "action", action, "id",
+            record.id,
             "account", record.account, "actor", actor.name, "from", actor.origin,
         ]
         if let reason { command += ["reason", reason] }

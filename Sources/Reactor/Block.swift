@@ -5,16 +5,16 @@
 // pool gives it back once. All access is bounds-checked; only the C edges see addresses.
 
 @safe
-package struct Block {
+public struct Block {
     @usableFromInline var base: UnsafeMutablePointer<UInt8>?
     /// Bytes of memory behind the block; 0 when it holds none.
-    @usableFromInline package var capacity: Int
+    public var capacity: Int
     @usableFromInline var start: Int
     @usableFromInline var end: Int
 
     /// A block without memory.
     @inlinable
-    package init() {
+    public init() {
         unsafe base = nil
         capacity = 0
         start = 0
@@ -22,12 +22,12 @@ package struct Block {
     }
 
     @inlinable
-    package static var none: Block { Block() }
+    public static var none: Block { Block() }
 
     /// Memory of its own, outside any pool; `deallocate` ends it.
     ///
     /// - Parameter capacity: bytes, at least 1.
-    package static func allocate(capacity: Int) -> Block {
+    public static func allocate(capacity: Int) -> Block {
         precondition(capacity > 0, "a block has room")
         var block = Block()
         unsafe block.base = .allocate(capacity: capacity)
@@ -36,21 +36,21 @@ package struct Block {
     }
 
     /// Frees memory that `allocate` made.
-    package mutating func deallocate() {
+    public mutating func deallocate() {
         unsafe base?.deallocate()
         self = Block()
     }
 
-    @inlinable package var isAllocated: Bool { unsafe base != nil }
+    @inlinable public var isAllocated: Bool { unsafe base != nil }
     /// Bytes readable.
-    @inlinable package var count: Int { end &- start }
-    @inlinable package var isEmpty: Bool { end == start }
+    @inlinable public var count: Int { end &- start }
+    @inlinable public var isEmpty: Bool { end == start }
     /// Bytes that may still be appended without compacting.
-    @inlinable package var freeCount: Int { capacity &- end }
+    @inlinable public var freeCount: Int { capacity &- end }
 
     /// The bytes in use.
     @inlinable
-    package var readable: Span<UInt8> {
+    public var readable: Span<UInt8> {
         @_lifetime(borrow self)
         get {
             let bytes = unsafe Span(
@@ -63,7 +63,7 @@ package struct Block {
     /// A part of the bytes in use, counted from the first readable byte.
     @inlinable
     @_lifetime(borrow self)
-    package func span(_ range: Range<Int>) -> Span<UInt8> {
+    public func span(_ range: Range<Int>) -> Span<UInt8> {
         precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside the block")
         let bytes = unsafe Span(
             _unsafeElements: UnsafeBufferPointer(
@@ -75,7 +75,7 @@ package struct Block {
     /// Copies as much as fits and returns how much that was.
     @inlinable
     @discardableResult
-    package mutating func append(_ bytes: Span<UInt8>) -> Int {
+    public mutating func append(_ bytes: Span<UInt8>) -> Int {
         let n = Swift.min(bytes.count, freeCount)
         guard n > 0, let base = unsafe base else { return 0 }
         unsafe bytes.withUnsafeBufferPointer { source in
@@ -87,7 +87,7 @@ package struct Block {
     }
 
     @inlinable
-    package mutating func append(_ text: StaticString) {
+    public mutating func append(_ text: StaticString) {
         let n = Swift.min(text.utf8CodeUnitCount, freeCount)
         guard n > 0, let base = unsafe base else { return }
         unsafe (base + end).update(from: text.utf8Start, count: n)
@@ -95,7 +95,7 @@ package struct Block {
     }
 
     @inlinable
-    package mutating func append(byte: UInt8) {
+    public mutating func append(byte: UInt8) {
         guard freeCount > 0, let base = unsafe base else { return }
         unsafe base[end] = byte
         end &+= 1
@@ -103,7 +103,7 @@ package struct Block {
 
     /// Takes bytes from the front.
     @inlinable
-    package mutating func consume(_ n: Int) {
+    public mutating func consume(_ n: Int) {
         precondition(n >= 0 && n <= count, "more consumed than there is")
         start &+= n
         if start == end {
@@ -114,19 +114,19 @@ package struct Block {
 
     /// Counts bytes that a C function wrote at `writableAddress`.
     @inlinable
-    package mutating func advanceEnd(_ n: Int) {
+    public mutating func advanceEnd(_ n: Int) {
         precondition(n >= 0 && n <= freeCount, "more written than fits")
         end &+= n
     }
 
     @inlinable
-    package mutating func clear() {
+    public mutating func clear() {
         start = 0
         end = 0
     }
 
     /// Moves the readable bytes to the front so that all free room is behind them.
-    package mutating func compact() {
+    public mutating func compact() {
         guard start > 0, let base = unsafe base else { return }
         let n = count
         unsafe base.update(from: base + start, count: n)
@@ -135,7 +135,7 @@ package struct Block {
     }
 
     /// Appends what fits of `other` and takes that from it.
-    package mutating func moveContents(from other: inout Block) -> Int {
+    public mutating func moveContents(from other: inout Block) -> Int {
         let n = append(other.readable)
         other.consume(n)
         return n
@@ -143,26 +143,26 @@ package struct Block {
 
     /// Overwrites one byte already in use, counted from the first readable byte.
     @inlinable
-    package mutating func replace(at index: Int, with byte: UInt8) {
+    public mutating func replace(at index: Int, with byte: UInt8) {
         precondition(index >= 0 && index < count, "index outside the block")
         unsafe base?[start + index] = byte
     }
 
     /// Where the next byte would go; for C functions that fill a block.
     @inlinable
-    @unsafe package var writableAddress: UnsafeMutablePointer<UInt8>? {
+    @unsafe public var writableAddress: UnsafeMutablePointer<UInt8>? {
         unsafe base.map { unsafe $0 + end }
     }
 
     /// The first readable byte; for C functions that read a block.
     @inlinable
-    @unsafe package var readableAddress: UnsafeMutablePointer<UInt8>? {
+    @unsafe public var readableAddress: UnsafeMutablePointer<UInt8>? {
         unsafe base.map { unsafe $0 + start }
     }
 
     /// Counts what a writer that began at this block's end has written.
     @inlinable
-    package mutating func commit(_ writer: ByteWriter) {
+    public mutating func commit(_ writer: ByteWriter) {
         precondition(unsafe writer.base == writableAddress, "the writer belongs to another block")
         advanceEnd(writer.count)
     }

@@ -2,17 +2,17 @@
 ///
 /// A caller writes a whole head without checking, then looks at `overflowed` once.
 @safe
-package struct ByteWriter {
+public struct ByteWriter {
     @usableFromInline let base: UnsafeMutablePointer<UInt8>?
     @usableFromInline let capacity: Int
     /// Bytes written.
-    @usableFromInline package var count: Int
+    public var count: Int
     /// Whether something did not fit; nothing is written after that.
-    @usableFromInline package var overflowed: Bool
+    public var overflowed: Bool
 
     /// A writer at the end of what `block` holds.
     @inlinable
-    package init(_ block: Block) {
+    public init(_ block: Block) {
         unsafe base = block.writableAddress
         capacity = block.freeCount
         count = 0
@@ -32,7 +32,7 @@ package struct ByteWriter {
     }
 
     @inlinable
-    package mutating func append(_ bytes: Span<UInt8>) {
+    public mutating func append(_ bytes: Span<UInt8>) {
         let n = bytes.count
         guard n > 0, let place = unsafe room(n) else { return }
         unsafe bytes.withUnsafeBufferPointer { source in
@@ -42,21 +42,21 @@ package struct ByteWriter {
     }
 
     @inlinable
-    package mutating func append(_ text: StaticString) {
+    public mutating func append(_ text: StaticString) {
         let n = text.utf8CodeUnitCount
         guard n > 0, let place = unsafe room(n) else { return }
         unsafe place.update(from: text.utf8Start, count: n)
     }
 
     @inlinable
-    package mutating func append(byte: UInt8) {
+    public mutating func append(byte: UInt8) {
         guard let place = unsafe room(1) else { return }
         unsafe place.pointee = byte
     }
 
     /// Appends a decimal number, with a sign when negative.
     @inlinable
-    package mutating func append(decimal value: Int64) {
+    public mutating func append(decimal value: Int64) {
         if value >= 0 && value < 10 {
             append(byte: 48 &+ UInt8(truncatingIfNeeded: value))
             return
@@ -80,7 +80,7 @@ package struct ByteWriter {
 
     /// Appends lower-case hexadecimal, padded with zeros to at least `minimumDigits` (1 to 16).
     @inlinable
-    package mutating func append(hexadecimal value: UInt64, minimumDigits: Int = 1) {
+    public mutating func append(hexadecimal value: UInt64, minimumDigits: Int = 1) {
         let needed = value == 0 ? 1 : (67 &- value.leadingZeroBitCount) / 4
         let digits = Swift.max(needed, Swift.min(16, minimumDigits))
         guard let place = unsafe room(digits) else { return }
@@ -95,27 +95,27 @@ package struct ByteWriter {
     }
 
     /// Appends the UTF-8 of a string; not for the hot path.
-    package mutating func append(string: String) {
+    public mutating func append(string: String) {
         for byte in string.utf8 { append(byte: byte) }
     }
 
     /// Goes back to an earlier length.
     @inlinable
-    package mutating func truncate(to length: Int) {
+    public mutating func truncate(to length: Int) {
         precondition(length >= 0 && length <= count, "a writer only shrinks")
         count = length
     }
 
     /// A byte written before.
     @inlinable
-    package func byte(at index: Int) -> UInt8 {
+    public func byte(at index: Int) -> UInt8 {
         precondition(index >= 0 && index < count, "nothing is written there")
         return unsafe base?[index] ?? 0
     }
 
     /// What has been written so far.
     @inlinable
-    package var written: Span<UInt8> {
+    public var written: Span<UInt8> {
         @_lifetime(borrow self)
         get {
             let bytes = unsafe Span(

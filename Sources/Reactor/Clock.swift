@@ -1,9 +1,9 @@
 import Glibc
 
 /// Time that only moves forward; the data plane measures with nothing else.
-package enum MonotonicClock {
+public enum MonotonicClock {
     @inline(__always)
-    package static func nowMicroseconds() -> Int64 {
+    public static func nowMicroseconds() -> Int64 {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
         return Int64(time.tv_sec) &* 1_000_000 &+ Int64(time.tv_nsec) / 1_000
@@ -11,27 +11,27 @@ package enum MonotonicClock {
 }
 
 /// Time of day; for records, logs and expiry.
-package enum WallClock {
+public enum WallClock {
     /// Microseconds since 1970.
-    package static func nowMicroseconds() -> Int64 {
+    public static func nowMicroseconds() -> Int64 {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_REALTIME, &time)
         return Int64(time.tv_sec) &* 1_000_000 &+ Int64(time.tv_nsec) / 1_000
     }
 
     /// Seconds since 1970.
-    package static func nowSeconds() -> Int64 { nowMicroseconds() / 1_000_000 }
+    public static func nowSeconds() -> Int64 { nowMicroseconds() / 1_000_000 }
 }
 
 /// A moment in the calendar, in UTC; enough for `Date` headers and log lines.
-package struct CalendarTime {
-    package let year: Int, month: Int, day: Int
-    package let hour: Int, minute: Int, second: Int
+public struct CalendarTime {
+    public let year: Int, month: Int, day: Int
+    public let hour: Int, minute: Int, second: Int
     /// 0 is Sunday.
-    package let weekday: Int
+    public let weekday: Int
 
     /// - Parameter unixSeconds: seconds since 1970, not negative.
-    package init(unixSeconds: Int64) {
+    public init(unixSeconds: Int64) {
         let days = unixSeconds / 86_400
         let rest = Int(unixSeconds % 86_400)
         hour = rest / 3_600
@@ -51,7 +51,7 @@ package struct CalendarTime {
     }
 
     /// `2026-11-24T05:02:40`, without fraction and zone.
-    package func writeISO8601(into writer: inout ByteWriter) {
+    public func writeISO8601(into writer: inout ByteWriter) {
         writer.append(decimal: Int64(year))
         writer.append(byte: 45)
         Self.writeTwo(month, into: &writer)
@@ -62,7 +62,7 @@ package struct CalendarTime {
     }
 
     /// IMF-fixdate of RFC 9110 section 5.6.7: `Tue, 24 Nov 2026 05:02:40 GMT`.
-    package func writeHTTPDate(into writer: inout ByteWriter) {
+    public func writeHTTPDate(into writer: inout ByteWriter) {
         switch weekday {
         case 0: writer.append("Sun, ")
         case 1: writer.append("Mon, ")

@@ -1,9 +1,9 @@
 import Glibc
 
 /// Whole small files: configuration, keys, tokens.
-package enum FileReader {
+public enum FileReader {
     /// - Parameter maximumBytes: refuses larger files, so that a wrong path cannot fill memory.
-    package static func read(path: String, maximumBytes: Int = 16 << 20) throws(SystemError) -> [UInt8] {
+    public static func read(path: String, maximumBytes: Int = 16 << 20) throws(SystemError) -> [UInt8] {
         let raw = unsafe open(path, O_RDONLY | O_CLOEXEC)
         guard raw >= 0 else { throw .last("open") }
         defer { _ = close(raw) }
@@ -25,7 +25,7 @@ package enum FileReader {
 
     /// Writes all bytes to an open descriptor, waiting as needed; not for loops.
     @discardableResult
-    package static func write(_ bytes: [UInt8], to descriptor: Descriptor) -> Bool {
+    public static func write(_ bytes: [UInt8], to descriptor: Descriptor) -> Bool {
         var offset = 0
         while offset < bytes.count {
             let n = unsafe bytes.withUnsafeBytes { buffer in
@@ -48,7 +48,7 @@ package enum FileReader {
     }
 
     /// Opens a file for appending, creating it with `permissions` when missing.
-    package static func openForAppending(
+    public static func openForAppending(
         path: String, permissions: UInt32 = 0o640
     ) throws(SystemError) -> Descriptor {
         let raw = unsafe open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, permissions)

@@ -2,18 +2,18 @@
 ///
 /// A plain handle like `Block`: whoever made it may `deallocate` it once nobody reads it any more.
 @safe
-package struct FixedArray<Element> {
+public struct FixedArray<Element> {
     @usableFromInline let base: UnsafeMutablePointer<Element>
-    package let count: Int
+    public let count: Int
 
-    package init(repeating element: Element, count: Int) {
+    public init(repeating element: Element, count: Int) {
         precondition(count >= 0, "a length is not negative")
         self.count = count
         unsafe base = .allocate(capacity: max(1, count))
         unsafe base.initialize(repeating: element, count: count)
     }
 
-    package init(_ elements: [Element]) {
+    public init(_ elements: [Element]) {
         count = elements.count
         unsafe base = .allocate(capacity: max(1, elements.count))
         for (index, element) in elements.enumerated() {
@@ -22,7 +22,7 @@ package struct FixedArray<Element> {
     }
 
     @inlinable
-    package subscript(index: Int) -> Element {
+    public subscript(index: Int) -> Element {
         @inline(__always) unsafeAddress {
             precondition(index >= 0 && index < count, "index outside the row")
             return unsafe UnsafePointer(base + index)
@@ -33,7 +33,7 @@ package struct FixedArray<Element> {
         }
     }
 
-    package func deallocate() {
+    public func deallocate() {
         unsafe base.deinitialize(count: count)
         unsafe base.deallocate()
     }
@@ -41,11 +41,11 @@ package struct FixedArray<Element> {
 
 extension Block {
     /// Bytes that are written once and read for as long as their owner lives.
-    package static func constant(_ text: String) -> Block {
+    public static func constant(_ text: String) -> Block {
         constant(bytes: Array(text.utf8))
     }
 
-    package static func constant(bytes: [UInt8]) -> Block {
+    public static func constant(bytes: [UInt8]) -> Block {
         if bytes.isEmpty { return .none }
         var block = Block.allocate(capacity: bytes.count)
         block.append(bytes.span)

@@ -3,44 +3,44 @@ import Glibc
 import Synchronization
 
 /// Wakes a loop from another thread through an eventfd.
-package final class Wakeup: Sendable {
-    package let descriptor: Descriptor
+public final class Wakeup: Sendable {
+    public let descriptor: Descriptor
 
-    package init() throws(SystemError) {
+    public init() throws(SystemError) {
         let raw = eventfd(0, O_CLOEXEC | O_NONBLOCK)
         guard raw >= 0 else { throw .last("eventfd") }
         descriptor = Descriptor(rawValue: raw)
     }
 
     /// Makes the descriptor readable. It cannot block: a counter that is already high stays readable.
-    package func signal() {
+    public func signal() {
         var one: UInt64 = 1
         _ = unsafe write(descriptor.rawValue, &one, 8)
     }
 
     /// Takes the signal, so that the descriptor is quiet until the next one.
-    package func drain() {
+    public func drain() {
         var value: UInt64 = 0
         _ = unsafe read(descriptor.rawValue, &value, 8)
     }
 }
 
 /// Messages to one thread, in order, with a wake-up.
-package final class Mailbox<Message: Sendable>: Sendable {
+public final class Mailbox<Message: Sendable>: Sendable {
     private let messages = Mutex<[Message]>([])
-    package let wakeup: Wakeup
+    public let wakeup: Wakeup
 
-    package init() throws(SystemError) {
+    public init() throws(SystemError) {
         wakeup = try Wakeup()
     }
 
-    package func post(_ message: Message) {
+    public func post(_ message: Message) {
         messages.withLock { $0.append(message) }
         wakeup.signal()
     }
 
     /// All messages so far; empties the box and quiets the wake-up.
-    package func takeAll() -> [Message] {
+    public func takeAll() -> [Message] {
         wakeup.drain()
         return messages.withLock { box in
             let taken = box

@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 
 /// DNS and /etc/hosts by the system's resolver. It blocks: never on a worker.
-package enum NameResolver {
+public enum NameResolver {
     /// The addresses of a name in the resolver's order; empty when it has none or nobody can tell.
-    package static func resolve(host: String, port: UInt16) -> [SocketAddress] {
+    public static func resolve(host: String, port: UInt16) -> [SocketAddress] {
         if let literal = SocketAddress(ip: host, port: port) { return [literal] }
         var hints = unsafe addrinfo()
         unsafe hints.ai_family = AF_UNSPEC
@@ -37,9 +37,9 @@ package enum NameResolver {
 }
 
 /// Waits on one descriptor, for threads that may block.
-package enum Readiness {
+public enum Readiness {
     /// - Returns: whether the descriptor became ready (or broke) in time.
-    package static func wait(
+    public static func wait(
         _ descriptor: Descriptor, forWriting: Bool, timeoutMilliseconds: Int
     ) -> Bool {
         var waiting = pollfd(
@@ -55,14 +55,14 @@ package enum Readiness {
     /// Waits for a while, or until the wake-up is signalled.
     ///
     /// - Returns: whether it was.
-    package static func pause(milliseconds: Int, unless wakeup: Wakeup) -> Bool {
+    public static func pause(milliseconds: Int, unless wakeup: Wakeup) -> Bool {
         wait(wakeup.descriptor, forWriting: false, timeoutMilliseconds: milliseconds)
     }
 }
 
 extension Readiness {
     /// Waits until one of two descriptors is readable; -1 waits without limit.
-    package static func wait(_ first: Descriptor, _ second: Descriptor, timeoutMilliseconds: Int = -1) {
+    public static func wait(_ first: Descriptor, _ second: Descriptor, timeoutMilliseconds: Int = -1) {
         var waiting = [
             pollfd(fd: first.rawValue, events: Int16(POLLIN), revents: 0),
             pollfd(fd: second.rawValue, events: Int16(POLLIN), revents: 0),

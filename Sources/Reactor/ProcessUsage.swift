@@ -2,13 +2,13 @@ import CLinux
 import Glibc
 
 /// What the process has used, for the `process_*` metrics.
-package struct ProcessUsage: Sendable {
-    package var cpuMicroseconds: Int64 = 0
-    package var residentBytes: Int64 = 0
-    package var openDescriptors = 0
-    package var descriptorLimit = 0
+public struct ProcessUsage: Sendable {
+    public var cpuMicroseconds: Int64 = 0
+    public var residentBytes: Int64 = 0
+    public var openDescriptors = 0
+    public var descriptorLimit = 0
 
-    package static func read() -> ProcessUsage {
+    public static func read() -> ProcessUsage {
         var result = ProcessUsage()
         var usage = rusage()
         if unsafe getrusage(0, &usage) == 0 {

@@ -2,9 +2,9 @@ import CLinux
 import Glibc
 
 /// The operating system's random source; for secrets and seeds.
-package enum RandomSource {
+public enum RandomSource {
     /// `count` random bytes.
-    package static func bytes(_ count: Int) -> [UInt8] {
+    public static func bytes(_ count: Int) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: count)
         var filled = 0
         while filled < count {
@@ -17,20 +17,20 @@ package enum RandomSource {
         return bytes
     }
 
-    package static func word() -> UInt64 {
+    public static func word() -> UInt64 {
         bytes(8).reduce(0) { $0 << 8 | UInt64($1) }
     }
 }
 
 /// A fast generator for choices that need no secrecy (wyrand); request identifiers and balancing.
-package struct FastRandom: RandomNumberGenerator, Sendable {
+public struct FastRandom: RandomNumberGenerator, Sendable {
     @usableFromInline var state: UInt64
 
     @inlinable
-    package init(seed: UInt64) { state = seed }
+    public init(seed: UInt64) { state = seed }
 
     @inlinable
-    package mutating func next() -> UInt64 {
+    public mutating func next() -> UInt64 {
         state &+= 0xA076_1D64_78BD_642F
         let product = state.multipliedFullWidth(by: state ^ 0xE703_7ED1_A0B4_28DB)
         return product.high ^ product.low

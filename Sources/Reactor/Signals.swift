@@ -2,8 +2,8 @@ import CLinux
 import Glibc
 
 /// Signals as readable events instead of interruptions.
-package enum Signals {
-    package enum Received: Sendable, Equatable {
+public enum Signals {
+    public enum Received: Sendable, Equatable {
         case terminate, reload, upgrade
     }
 
@@ -11,7 +11,7 @@ package enum Signals {
     /// `SIGPIPE`, and returns a descriptor that becomes readable when one arrives.
     ///
     /// Call before any other thread exists.
-    package static func install() throws(SystemError) -> Descriptor {
+    public static func install() throws(SystemError) -> Descriptor {
         _ = signal(SIGPIPE, SIG_IGN)
         var set = sigset_t()
         unsafe sigemptyset(&set)
@@ -23,7 +23,7 @@ package enum Signals {
     }
 
     /// The next signal that has arrived, or nil.
-    package static func next(_ descriptor: Descriptor) -> Received? {
+    public static func next(_ descriptor: Descriptor) -> Received? {
         var info = signalfd_siginfo()
         let size = MemoryLayout<signalfd_siginfo>.size
         guard unsafe read(descriptor.rawValue, &info, size) == size else { return nil }
@@ -36,9 +36,9 @@ package enum Signals {
 }
 
 /// What the system grants this process.
-package enum ProcessLimits {
+public enum ProcessLimits {
     /// Raises the soft limit of open files as far as allowed, up to `wanted`; returns what holds now.
-    package static func raiseDescriptorLimit(to wanted: Int) -> Int {
+    public static func raiseDescriptorLimit(to wanted: Int) -> Int {
         var limit = rlimit()
         guard unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 else { return 1_024 }
         let target = min(UInt(wanted), UInt(limit.rlim_max))
@@ -51,11 +51,11 @@ package enum ProcessLimits {
     }
 
     /// Processors that this process may run on.
-    package static func processorCount() -> Int {
+    public static func processorCount() -> Int {
         max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
     }
 
-    package static var processIdentifier: Int32 { getpid() }
+    public static var processIdentifier: Int32 { getpid() }
 
-    package static func exit(_ status: Int32) -> Never { Glibc.exit(status) }
+    public static func exit(_ status: Int32) -> Never { Glibc.exit(status) }
 }

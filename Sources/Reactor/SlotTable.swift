@@ -6,12 +6,12 @@ import Glibc
 
 /// A reference to an occupied slot: a pointer with the identity needed to tell one occupant from the next.
 @safe
-package struct Slot<Element: ~Copyable> {
+public struct Slot<Element: ~Copyable> {
     @usableFromInline let pointer: UnsafeMutablePointer<Element>
     /// Position in its table.
-    package let index: Int
+    public let index: Int
     /// 24 bits; differs for each occupant of a slot.
-    package let generation: UInt32
+    public let generation: UInt32
 
     @inlinable
     init(pointer: UnsafeMutablePointer<Element>, index: Int, generation: UInt32) {
@@ -22,40 +22,40 @@ package struct Slot<Element: ~Copyable> {
 
     /// The element in place. Exclusivity is by construction: one thread, run to completion.
     @inlinable
-    package var value: Element {
+    public var value: Element {
         @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
         @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
     }
 
     /// Whether both mean the same occupant.
     @inlinable
-    package func isSame(as other: Slot<Element>) -> Bool {
+    public func isSame(as other: Slot<Element>) -> Bool {
         index == other.index && generation == other.generation
     }
 
     @inlinable
-    package var reference: SlotReference { SlotReference(index: index, generation: generation) }
+    public var reference: SlotReference { SlotReference(index: index, generation: generation) }
 }
 
 /// The name of a slot's occupant, small enough to keep anywhere.
-package struct SlotReference: Equatable, Sendable {
+public struct SlotReference: Equatable, Sendable {
     /// Position in the table, -1 for none.
-    package var index: Int32
-    package var generation: UInt32
+    public var index: Int32
+    public var generation: UInt32
 
     @inlinable
-    package init(index: Int, generation: UInt32) {
+    public init(index: Int, generation: UInt32) {
         self.index = Int32(truncatingIfNeeded: index)
         self.generation = generation
     }
 
-    @inlinable package static var none: SlotReference { SlotReference(index: -1, generation: 0) }
-    @inlinable package var isNone: Bool { index < 0 }
+    @inlinable public static var none: SlotReference { SlotReference(index: -1, generation: 0) }
+    @inlinable public var isNone: Bool { index < 0 }
 }
 
 /// A fixed number of slots in lazily mapped memory: pages never touched cost nothing.
 @safe
-package struct SlotTable<Element: ~Copyable> {
+public struct SlotTable<Element: ~Copyable> {
     @usableFromInline
     struct Header {
         @usableFromInline var nextFree: Int32 = -1
@@ -77,10 +77,10 @@ package struct SlotTable<Element: ~Copyable> {
     @usableFromInline let headers: UnsafeMutablePointer<Header>
     @usableFromInline let state: UnsafeMutablePointer<State>
     /// Slots in all.
-    package let capacity: Int
+    public let capacity: Int
 
     /// - Parameter capacity: 1 to 2^24 slots. The memory is returned when the process ends.
-    package init(capacity: Int) {
+    public init(capacity: Int) {
         precondition(capacity > 0 && capacity <= 1 << 24, "slot tables hold 1 to 2^24 slots")
         self.capacity = capacity
         unsafe elements = LazyPages.map(Element.self, count: capacity)
@@ -90,14 +90,14 @@ package struct SlotTable<Element: ~Copyable> {
     }
 
     /// Occupied slots.
-    @inlinable package var count: Int { unsafe state.pointee.occupied }
+    @inlinable public var count: Int { unsafe state.pointee.occupied }
 
     /// Slots that have ever been used: every occupied index is below it.
-    @inlinable package var highWater: Int { unsafe state.pointee.untouched }
+    @inlinable public var highWater: Int { unsafe state.pointee.untouched }
 
     /// Places `element` in a free slot, or returns nil and drops it when there is none.
     @inlinable
-    package func allocate(_ element: consuming Element) -> Slot<Element>? {
+    public func allocate(_ element: consuming Element) -> Slot<Element>? {
         let index: Int
         if unsafe state.pointee.firstFree >= 0 {
             index = unsafe Int(state.pointee.firstFree)
@@ -118,7 +118,7 @@ package struct SlotTable<Element: ~Copyable> {
 
     /// Destroys the occupant; its references go stale.
     @inlinable
-    package func free(_ slot: Slot<Element>) {
+    public func free(_ slot: Slot<Element>) {
         let index = slot.index
         precondition(
             unsafe headers[index].isOccupied && headers[index].generation == slot.generation,
@@ -133,7 +133,7 @@ package struct SlotTable<Element: ~Copyable> {
 
     /// The occupant that a reference means, unless it is gone.
     @inlinable
-    package func lookup(_ reference: SlotReference) -> Slot<Element>? {
+    public func lookup(_ reference: SlotReference) -> Slot<Element>? {
         let index = Int(reference.index)
         guard index >= 0, index < capacity, unsafe headers[index].isOccupied,
             unsafe headers[index].generation == reference.generation
@@ -144,7 +144,7 @@ package struct SlotTable<Element: ~Copyable> {
 
     /// Whatever occupies an index, for walks over the whole table.
     @inlinable
-    package func occupant(at index: Int) -> Slot<Element>? {
+    public func occupant(at index: Int) -> Slot<Element>? {
         precondition(index >= 0 && index < capacity, "index outside the table")
         guard index < highWater, unsafe headers[index].isOccupied else { return nil }
         return unsafe Slot(
@@ -154,18 +154,18 @@ package struct SlotTable<Element: ~Copyable> {
 
 /// One heap cell reached without exclusivity checks; for the state that a worker's thread alone touches.
 @safe
-package struct Mutable<Value: ~Copyable> {
+public struct Mutable<Value: ~Copyable> {
     @usableFromInline let pointer: UnsafeMutablePointer<Value>
 
     /// The cell lives until the process ends.
     @inlinable
-    package init(_ value: consuming Value) {
+    public init(_ value: consuming Value) {
         unsafe pointer = .allocate(capacity: 1)
         unsafe pointer.initialize(to: value)
     }
 
     @inlinable
-    package var value: Value {
+    public var value: Value {
         @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
         @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
     }

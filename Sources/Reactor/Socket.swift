@@ -5,7 +5,7 @@ import Glibc
 // only our own bug can cause (a bad descriptor, a bad pointer) traps.
 
 /// What `accept` came to.
-package enum AcceptResult {
+public enum AcceptResult {
     case accepted(Descriptor, SocketAddress)
     case wouldBlock
     /// The process or the system has no descriptor left.
@@ -13,13 +13,13 @@ package enum AcceptResult {
     case failed(Int32)
 }
 
-package enum Socket {
+public enum Socket {
     /// Listens on an IP address, non-blocking and close-on-exec.
     ///
     /// - Parameters:
     ///   - reusePort: lets every worker own a queue of its own on the same port.
     ///   - backlog: connections that may wait, cut by the kernel to `net.core.somaxconn`.
-    package static func listen(
+    public static func listen(
         on address: SocketAddress, reusePort: Bool, backlog: Int32 = 4_096
     ) throws(SystemError) -> Descriptor {
         let family = address.isIPv4 ? AF_INET : AF_INET6
@@ -41,7 +41,7 @@ package enum Socket {
     }
 
     /// Listens on a Unix socket; a stale socket file in its place is removed.
-    package static func listen(onUnixPath path: String) throws(SystemError) -> Descriptor {
+    public static func listen(onUnixPath path: String) throws(SystemError) -> Descriptor {
         let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | socketFlags, 0)
         guard raw >= 0 else { throw .last("socket") }
         unsafe unlink(path)
@@ -55,7 +55,7 @@ package enum Socket {
     }
 
     /// Takes one waiting connection, non-blocking, close-on-exec, without Nagle's delay.
-    package static func accept(on listener: Descriptor) -> AcceptResult {
+    public static func accept(on listener: Descriptor) -> AcceptResult {
         while true {
             var storage = sockaddr_storage()
             var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
@@ -79,7 +79,7 @@ package enum Socket {
     }
 
     /// Starts a connection; `inProgress` says that writability will tell how it ended.
-    package static func connect(
+    public static func connect(
         to address: SocketAddress
     ) throws(SystemError) -> (descriptor: Descriptor, inProgress: Bool) {
         let family = address.isIPv4 ? AF_INET : AF_INET6
@@ -93,7 +93,7 @@ package enum Socket {
     }
 
     /// Starts a connection to a Unix socket.
-    package static func connect(
+    public static func connect(
         toUnixPath path: String
     ) throws(SystemError) -> (descriptor: Descriptor, inProgress: Bool) {
         let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | socketFlags, 0)
@@ -115,7 +115,7 @@ package enum Socket {
     }
 
     /// How a connection that was in progress ended: 0, or `errno`.
-    package static func pendingError(_ descriptor: Descriptor) -> Int32 {
+    public static func pendingError(_ descriptor: Descriptor) -> Int32 {
         var value: Int32 = 0
         var length = socklen_t(MemoryLayout<Int32>.size)
         guard unsafe getsockopt(descriptor.rawValue, SOL_SOCKET, SO_ERROR, &value, &length) == 0 else {
@@ -126,7 +126,7 @@ package enum Socket {
 
     /// Reads what has arrived into the block's free room, at most `limit` bytes.
     @inline(never)
-    package static func receive(
+    public static func receive(
         _ descriptor: Descriptor, into block: inout Block, limit: Int = .max
     ) -> IOResult {
         let room = min(block.freeCount, limit)
@@ -145,7 +145,7 @@ package enum Socket {
 
     /// Writes as much as the kernel takes.
     @inline(never)
-    package static func send(_ descriptor: Descriptor, _ bytes: Span<UInt8>) -> IOResult {
+    public static func send(_ descriptor: Descriptor, _ bytes: Span<UInt8>) -> IOResult {
         while true {
             let n = unsafe bytes.withUnsafeBufferPointer { buffer in
                 unsafe Glibc.send(
@@ -159,7 +159,7 @@ package enum Socket {
 
     /// Writes two pieces with one system call.
     @inline(never)
-    package static func send(
+    public static func send(
         _ descriptor: Descriptor, _ first: Span<UInt8>, _ second: Span<UInt8>
     ) -> IOResult {
         if second.isEmpty { return send(descriptor, first) }
@@ -189,20 +189,20 @@ package enum Socket {
         }
     }
 
-    package static func shutdownWrite(_ descriptor: Descriptor) {
+    public static func shutdownWrite(_ descriptor: Descriptor) {
         _ = shutdown(descriptor.rawValue, Int32(SHUT_WR))
     }
 
     /// Ends a descriptor. On Linux `close` releases it even when it reports an error, so none is retried;
     /// EBADF can only be our own double close.
-    package static func close(_ descriptor: Descriptor) {
+    public static func close(_ descriptor: Descriptor) {
         guard descriptor.isOpen else { return }
         let result = Glibc.close(descriptor.rawValue)
         precondition(result == 0 || errno != EBADF, "a descriptor is closed once")
     }
 
     /// Ends a connection with a reset: the peer learns at once that the message was cut.
-    package static func abort(_ descriptor: Descriptor) {
+    public static func abort(_ descriptor: Descriptor) {
         guard descriptor.isOpen else { return }
         var option = linger(l_onoff: 1, l_linger: 0)
         _ = unsafe setsockopt(
@@ -211,19 +211,19 @@ package enum Socket {
     }
 
     /// Detects peers that vanished: probes after 60 s of silence, gives up after about 90 s.
-    package static func setKeepAlive(_ descriptor: Descriptor) {
+    public static func setKeepAlive(_ descriptor: Descriptor) {
         set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1)
         set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPIDLE, 60)
         set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPINTVL, 10)
         set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPCNT, 3)
     }
 
-    package static func setUserTimeout(_ descriptor: Descriptor, milliseconds: Int32) {
+    public static func setUserTimeout(_ descriptor: Descriptor, milliseconds: Int32) {
         set(descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, milliseconds)
     }
 
     /// The address that a socket is bound to; tells the port that the kernel chose for port 0.
-    package static func localAddress(_ descriptor: Descriptor) -> SocketAddress? {
+    public static func localAddress(_ descriptor: Descriptor) -> SocketAddress? {
         var storage = sockaddr_storage()
         var length = socklen_t(MemoryLayout<sockaddr_storage>.size)
         let result = unsafe withUnsafeMutablePointer(to: &storage) { pointer in
@@ -235,7 +235,7 @@ package enum Socket {
     }
 
     /// One sentence for the operator whose address could not be bound.
-    package static func bindSentence(_ error: SystemError, address: String) -> String {
+    public static func bindSentence(_ error: SystemError, address: String) -> String {
         switch error.code {
         case EADDRINUSE:
             return

@@ -3,17 +3,17 @@ import Glibc
 /// An IP address with a port, or nothing: plain data that fits in a slot.
 ///
 /// IPv4 is kept as IPv4-mapped IPv6, so one comparison serves both families.
-package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
+public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// Bytes 0 to 7 of the address, big-endian.
-    package var high: UInt64
+    public var high: UInt64
     /// Bytes 8 to 15 of the address, big-endian.
-    package var low: UInt64
-    package var port: UInt16
+    public var low: UInt64
+    public var port: UInt16
     /// Interface of a link-local IPv6 address.
-    package var scope: UInt32
-    package var isIPv4: Bool
+    public var scope: UInt32
+    public var isIPv4: Bool
 
-    package init(ipv4 address: UInt32, port: UInt16) {
+    public init(ipv4 address: UInt32, port: UInt16) {
         high = 0
         low = 0xFFFF_0000_0000 | UInt64(address)
         self.port = port
@@ -21,7 +21,7 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         isIPv4 = true
     }
 
-    package init(ipv6High: UInt64, low: UInt64, port: UInt16, scope: UInt32 = 0) {
+    public init(ipv6High: UInt64, low: UInt64, port: UInt16, scope: UInt32 = 0) {
         high = ipv6High
         self.low = low
         self.port = port
@@ -30,10 +30,10 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// The address of a peer without one, like that of a Unix socket.
-    package static let unspecified = SocketAddress(ipv4: 0, port: 0)
+    public static let unspecified = SocketAddress(ipv4: 0, port: 0)
 
     /// Reads `127.0.0.1:80`, `[::1]:80` or `:80` (every IPv6 and IPv4 interface). Names are not resolved.
-    package static func parse(_ text: String) -> SocketAddress? {
+    public static func parse(_ text: String) -> SocketAddress? {
         guard let colon = text.lastIndex(of: ":") else { return nil }
         let portText = text[text.index(after: colon)...]
         guard let port = UInt16(portText), portText.utf8.allSatisfy({ $0 >= 48 && $0 <= 57 }) else {
@@ -52,7 +52,7 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// Reads an address without port, without brackets.
-    package init?(ip text: String, port: UInt16) {
+    public init?(ip text: String, port: UInt16) {
         var four = in_addr()
         if unsafe inet_pton(AF_INET, text, &four) == 1 {
             self.init(ipv4: UInt32(bigEndian: four.s_addr), port: port)
@@ -69,19 +69,19 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
             ipv6High: UInt64(bigEndian: words.0), low: UInt64(bigEndian: words.1), port: port)
     }
 
-    package var isMappedIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
+    public var isMappedIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
 
-    package var isLoopback: Bool {
+    public var isLoopback: Bool {
         isMappedIPv4 ? (low >> 24) & 0xFF == 127 : high == 0 && low == 1
     }
 
     /// What failed authentications are counted by: an IPv4 address whole, an IPv6 address by its /64.
-    package var rateLimitPrefix: (UInt64, UInt64) {
+    public var rateLimitPrefix: (UInt64, UInt64) {
         isMappedIPv4 ? (0, low) : (high, 0)
     }
 
     /// The address without its port, as text.
-    package var ipText: String {
+    public var ipText: String {
         var block = Block.allocate(capacity: 64)
         defer { block.deallocate() }
         var writer = ByteWriter(block)
@@ -91,12 +91,12 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         }
     }
 
-    package var description: String {
+    public var description: String {
         isMappedIPv4 ? "\(ipText):\(port)" : "[\(ipText)]:\(port)"
     }
 
     /// Writes the address without port and brackets (RFC 5952 for IPv6), allocating nothing.
-    package func write(ipInto writer: inout ByteWriter) {
+    public func write(ipInto writer: inout ByteWriter) {
         if isMappedIPv4 {
             for shift in stride(from: 24, through: 0, by: -8) {
                 writer.append(decimal: Int64((low >> UInt64(shift)) & 0xFF))
@@ -142,13 +142,13 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// A range of addresses like `10.0.0.0/8` or `fd00::/8`.
-package struct AddressRange: Sendable, Equatable {
-    package let address: SocketAddress
+public struct AddressRange: Sendable, Equatable {
+    public let address: SocketAddress
     /// Leading bits that must agree, 0 to 128 (IPv4 counts from 96).
-    package let prefixBits: Int
+    public let prefixBits: Int
 
     /// Reads `address/bits`, or a lone address.
-    package static func parse(_ text: String) -> AddressRange? {
+    public static func parse(_ text: String) -> AddressRange? {
         let parts = text.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
         guard let address = SocketAddress(ip: String(parts[0]), port: 0) else { return nil }
         let width = address.isIPv4 ? 32 : 128
@@ -157,7 +157,7 @@ package struct AddressRange: Sendable, Equatable {
         return AddressRange(address: address, prefixBits: address.isIPv4 ? 96 + bits : bits)
     }
 
-    package func contains(_ other: SocketAddress) -> Bool {
+    public func contains(_ other: SocketAddress) -> Bool {
         if address.isMappedIPv4 != other.isMappedIPv4 { return false }
         let highBits = min(64, prefixBits)
         let lowBits = max(0, prefixBits - 64)

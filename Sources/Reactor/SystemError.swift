@@ -2,13 +2,13 @@ import CLinux
 import Glibc
 
 /// A system call that failed: what was tried, and why it did not work.
-package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
+public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
     /// `errno`.
-    package let code: Int32
+    public let code: Int32
     /// The call or the purpose, like "bind".
-    package let operation: String
+    public let operation: String
 
-    package init(code: Int32, operation: String) {
+    public init(code: Int32, operation: String) {
         self.code = code
         self.operation = operation
     }
@@ -19,7 +19,7 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
     }
 
     /// The system's words for the code, like "Connection refused".
-    package var reason: String {
+    public var reason: String {
         var buffer = [CChar](repeating: 0, count: 128)
         let size = buffer.count
         let result = unsafe buffer.withUnsafeMutableBufferPointer { text -> Int32 in
@@ -31,11 +31,11 @@ package struct SystemError: Error, Equatable, Sendable, CustomStringConvertible 
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    package var description: String { "\(operation): \(reason)" }
+    public var description: String { "\(operation): \(reason)" }
 }
 
 /// What one read or write came to.
-package enum IOResult {
+public enum IOResult {
     case bytes(Int)
     case wouldBlock
     case endOfStream
@@ -44,12 +44,12 @@ package enum IOResult {
 }
 
 /// A file descriptor's number. It owns nothing: the slot that holds it closes it.
-package struct Descriptor: Equatable, Hashable, Sendable {
-    package let rawValue: Int32
+public struct Descriptor: Equatable, Hashable, Sendable {
+    public let rawValue: Int32
 
     @inlinable
-    package init(rawValue: Int32) { self.rawValue = rawValue }
+    public init(rawValue: Int32) { self.rawValue = rawValue }
 
-    @inlinable package static var none: Descriptor { Descriptor(rawValue: -1) }
-    @inlinable package var isOpen: Bool { rawValue >= 0 }
+    @inlinable public static var none: Descriptor { Descriptor(rawValue: -1) }
+    @inlinable public var isOpen: Bool { rawValue >= 0 }
 }

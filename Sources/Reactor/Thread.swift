@@ -2,18 +2,18 @@ import CLinux
 import Glibc
 
 /// Threads of the process; each is named, so that `top -H` tells who is who.
-package struct ThreadHandle: Sendable {
+public struct ThreadHandle: Sendable {
     private let raw: UInt
 
     fileprivate init(_ thread: pthread_t) { raw = UInt(thread) }
 
     /// Waits until the thread has ended.
-    package func join() {
+    public func join() {
         _ = pthread_join(pthread_t(raw), nil)
     }
 }
 
-package enum Thread {
+public enum Thread {
     private final class Start {
         let name: String
         let body: () -> Void
@@ -29,7 +29,7 @@ package enum Thread {
     /// - Parameters:
     ///   - name: at most 15 bytes are kept by the kernel.
     ///   - body: runs on the thread; what it captures is handed over to it.
-    package static func start(
+    public static func start(
         name: String, _ body: sending @escaping () -> Void
     ) throws(SystemError) -> ThreadHandle {
         var thread = pthread_t()

@@ -4,7 +4,7 @@
 /// words; a timer never fires early and is late by less than one tick. A deadline beyond one turn of the
 /// wheel stays in its bucket and is passed over until its turn comes.
 @safe
-package struct TimerWheel {
+public struct TimerWheel {
     @usableFromInline static let buckets = 1_024
 
     @usableFromInline
@@ -31,7 +31,7 @@ package struct TimerWheel {
     /// - Parameters:
     ///   - timers: how many timers there are, numbered from 0.
     ///   - tickMilliseconds: resolution; 1,024 ticks make a turn.
-    package init(timers: Int, tickMilliseconds: Int = 32, nowMicroseconds: Int64) {
+    public init(timers: Int, tickMilliseconds: Int = 32, nowMicroseconds: Int64) {
         precondition(timers > 0 && tickMilliseconds > 0, "a wheel has timers and a tick")
         self.timers = timers
         tickMicroseconds = Int64(tickMilliseconds) * 1_000
@@ -45,11 +45,11 @@ package struct TimerWheel {
     }
 
     /// Timers set.
-    @inlinable package var count: Int { unsafe state.pointee.count }
+    @inlinable public var count: Int { unsafe state.pointee.count }
 
     /// Sets or moves a timer.
     @inlinable
-    package func set(_ timer: Int, atMicroseconds deadline: Int64) {
+    public func set(_ timer: Int, atMicroseconds deadline: Int64) {
         precondition(timer >= 0 && timer < timers, "no such timer")
         let node = Self.buckets &+ timer
         // Rounded up, and never into the tick that is being handled: late by less than a tick, never early.
@@ -65,7 +65,7 @@ package struct TimerWheel {
 
     /// Clears a timer; clearing one that is not set is nothing.
     @inlinable
-    package func cancel(_ timer: Int) {
+    public func cancel(_ timer: Int) {
         precondition(timer >= 0 && timer < timers, "no such timer")
         let node = Self.buckets &+ timer
         if unsafe nodes[node].isSet { unlink(node) }
@@ -74,7 +74,7 @@ package struct TimerWheel {
     /// Collects the timers that are due, and clears them. Call again while `expired` comes back full.
     ///
     /// - Parameter expired: emptied first; filled up to its reserved capacity.
-    package func advance(toMicroseconds now: Int64, expired: inout [Int]) {
+    public func advance(toMicroseconds now: Int64, expired: inout [Int]) {
         expired.removeAll(keepingCapacity: true)
         let target = now / tickMicroseconds
         let limit = max(1, expired.capacity)
@@ -102,7 +102,7 @@ package struct TimerWheel {
 
     /// Milliseconds until the next tick, for the poller; -1 when no timer is set.
     @inlinable
-    package func millisecondsToNextTick(nowMicroseconds now: Int64) -> Int32 {
+    public func millisecondsToNextTick(nowMicroseconds now: Int64) -> Int32 {
         if count == 0 { return -1 }
         let next = unsafe (state.pointee.currentTick &+ 1) &* tickMicroseconds
         return Int32(truncatingIfNeeded: Swift.max(0, (next &- now &+ 999) / 1_000))

@@ -85,9 +85,11 @@ package final class RedisClient {
         do throws(ConnectionProblem) {
             switch options.transport {
             case .unixSocket(let path):
-                connection = try BlockingConnection(toUnixPath: path, timeoutMilliseconds: timeoutMilliseconds)
+                connection = try BlockingConnection(
+                    toUnixPath: path, timeoutMilliseconds: timeoutMilliseconds)
             case .tcp(let host, let port, let tls):
-                guard let address = NameResolver.resolve(host: host, port: UInt16(clamping: port)).first else {
+                guard let address = NameResolver.resolve(host: host, port: UInt16(clamping: port)).first
+                else {
                     throw ConnectionProblem("the name \(host) cannot be resolved")
                 }
                 connection = try BlockingConnection(
@@ -98,7 +100,9 @@ package final class RedisClient {
             throw .unreachable(error.text)
         }
         if let command = options.credentials.command {
-            if case .error(let text) = try exchange([command.map { Array($0.utf8) }])[0] { throw .refused(text) }
+            if case .error(let text) = try exchange([command.map { Array($0.utf8) }])[0] {
+                throw .refused(text)
+            }
         }
         if options.database != 0 { _ = try command(["SELECT", "\(options.database)"]) }
     }
@@ -143,7 +147,9 @@ package final class RedisClient {
     }
 
     /// Sends a command without waiting for its reply.
-    package func send(_ arguments: [String]) throws(RedisError) { try write([arguments.map { Array($0.utf8) }]) }
+    package func send(_ arguments: [String]) throws(RedisError) {
+        try write([arguments.map { Array($0.utf8) }])
+    }
 
     private func write(_ commands: [[[UInt8]]]) throws(RedisError) {
         var block = Block.constant(bytes: commands.flatMap(CommandWriter.bytes))

@@ -97,7 +97,8 @@ package final class ReplyReader {
 
     package func feed(_ bytes: Span<UInt8>) {
         unsafe bytes.withUnsafeBytes { raw in
-            _ = unsafe redisReaderFeed(reader, raw.baseAddress?.assumingMemoryBound(to: CChar.self), raw.count)
+            _ = unsafe redisReaderFeed(
+                reader, raw.baseAddress?.assumingMemoryBound(to: CChar.self), raw.count)
         }
     }
 

@@ -22,7 +22,10 @@ struct KeysCommand: ParsableCommand {
         /// Opens the store.
         func open() throws -> (KeyStore, GatewayConfiguration) {
             let configuration = try file.load()
-            return (try KeysCommand.run { () throws(KeyStoreProblem) in try KeyStore(configuration) }, configuration)
+            return (
+                try KeysCommand.run { () throws(KeyStoreProblem) in try KeyStore(configuration) },
+                configuration
+            )
         }
     }
 
@@ -32,7 +35,8 @@ struct KeysCommand: ParsableCommand {
             return try body()
         } catch {
             switch error {
-            case .unavailable(let text): throw fail(Status.unavailable, "the store cannot be reached: \(text)")
+            case .unavailable(let text):
+                throw fail(Status.unavailable, "the store cannot be reached: \(text)")
             case .refused(let text): throw fail(Status.refused, text)
             }
         }
@@ -53,7 +57,8 @@ extension KeysCommand {
         @OptionGroup var options: Options
         @Option(help: "The tier of its limits.") var tier: String
         @Option(help: "Whom its calls are charged to; the key's own id when left out.") var account: String?
-        @Option(name: .customLong("scope"), help: "A scope it holds; may be repeated.") var scopes: [String] = []
+        @Option(name: .customLong("scope"), help: "A scope it holds; may be repeated.") var scopes: [String] =
+            []
         @Option(help: "How long it is valid: 90d, 24h, or never.") var expires = "90d"
         @Option(help: "What its owner calls it.") var name: String?
         @Option(help: "Limits that override the tier's, like 5000/minute,200/second.") var limits: String?
@@ -156,7 +161,9 @@ extension KeysCommand {
                     throw .refused("no key on standard input; give an id or pipe a key in")
                 }
                 let digest = try KeyStore.digest(of: line.span, configuration)
-                guard let found = try store.find(digest: digest) else { throw .refused("there is no such key") }
+                guard let found = try store.find(digest: digest) else {
+                    throw .refused("there is no such key")
+                }
                 return found
             }
             if options.output == .json {

@@ -97,7 +97,9 @@ final class StoreThread: @unchecked Sendable {
             let store = try KeyStore(configuration, timeoutMilliseconds: 1_000)
             let revokes = configuration.keys.exposedKeys == .revoke
             let actor = KeyManagement.Actor(name: "gateway", origin: exposed.address.ipText)
-            guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else { return }
+            guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else {
+                return
+            }
             server.shared.countExposure()
             let isRevoked = revokes && !configuration.keys.staticKeys.contains { $0.digest == exposed.digest }
             if isRevoked { server.invalidate(exposed.digest) }
@@ -106,7 +108,8 @@ final class StoreThread: @unchecked Sendable {
                 "key \(record.id) came in clear from \(exposed.address.ipText)"
                     + (isRevoked ? " and has been revoked" : ": replace it"), every: 60)
         } catch {
-            server.shared.report(.error, "a key came in clear, and the store failed: \(error.text)", every: 60)
+            server.shared.report(
+                .error, "a key came in clear, and the store failed: \(error.text)", every: 60)
         }
     }
 
@@ -127,7 +130,8 @@ final class StoreThread: @unchecked Sendable {
                 try follow(client)
             } catch {
                 server.invalidateAll()
-                server.shared.report(.warning, "store: changes of keys are not heard: \(error.text)", every: 10)
+                server.shared.report(
+                    .warning, "store: changes of keys are not heard: \(error.text)", every: 10)
             }
             let pause = delay.take(random: random.next()) / 1_000
             if Readiness.pause(milliseconds: Int(pause) + 1, unless: stopping) { return }
@@ -189,7 +193,9 @@ enum StoreCheck {
         }
         do {
             let client = try RedisClient(options, timeoutMilliseconds: 2_000)
-            guard try client.command(["PING"]).text == "PONG" else { return "it does not answer PING: not Redis" }
+            guard try client.command(["PING"]).text == "PONG" else {
+                return "it does not answer PING: not Redis"
+            }
             return nil
         } catch {
             return error.text
@@ -199,7 +205,8 @@ enum StoreCheck {
     /// A sentence about a setting of Redis that would break the promise of exact limits, or nil.
     static func warning(_ options: StoreOptions) -> String? {
         guard let client = try? RedisClient(options, timeoutMilliseconds: 1_000),
-            let values = try? client.command(["CONFIG", "GET", "maxmemory-policy"]).elements, values.count == 2,
+            let values = try? client.command(["CONFIG", "GET", "maxmemory-policy"]).elements,
+            values.count == 2,
             let policy = values[1].text, policy != "noeviction"
         else { return nil }
         return "store: maxmemory-policy is \(policy): an evicted window resets its limit; use noeviction"

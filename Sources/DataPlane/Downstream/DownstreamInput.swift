@@ -153,14 +153,14 @@ extension Worker {
     /// Watches for bytes only while there is room for them, and for room only while bytes wait.
     func updateInterest(_ slot: Slot<Downstream>) {
         guard !slot.value.isDead else { return }
-        var wanted: Interest = []
+        var wanted = Interest.none
         let isWaiting = slot.value.request != .head
         let isFull =
             isWaiting && slot.value.input.count >= HardLimits.stashBytes
             || !slot.value.output.isEmpty && slot.value.transport == .open
-        if !slot.value.inputEnded, !isFull { wanted.insert(.read) }
-        if !slot.value.output.isEmpty { wanted.insert(.write) }
-        guard wanted != slot.value.interest else { return }
+        if !slot.value.inputEnded, !isFull { wanted = wanted.adding(.read) }
+        if !slot.value.output.isEmpty { wanted = wanted.adding(.write) }
+        guard wanted.rawValue != slot.value.interest.rawValue else { return }
         slot.value.interest = wanted
         poller.modify(
             slot.value.descriptor, token: Token(.downstream, slot.reference).rawValue, wanted)

@@ -141,8 +141,8 @@ extension Worker {
         state.value.requestID.clear()
         if trusting, isTrusted(slot.value.peer) {
             let block = plain.value
-            for index in 0..<requestHead.value.fieldCount
-            where requestHead.value.fields[index].id == .xRequestID {
+            for index in 0..<requestHead.value.fieldCount {
+                guard case .xRequestID = requestHead.value.fields[index].id else { continue }
                 let range = requestHead.value.fields[index].value
                 if isUsableID(block.span(range)) {
                     state.value.requestID.append(block.span(range))

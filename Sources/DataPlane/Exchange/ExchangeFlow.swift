@@ -151,7 +151,7 @@ extension Worker {
         if !keepsAlive { slot.value.closesAfterAnswer = true }
         awaitNextRequest(slot)
         if slot.value.isFinishing { return }
-        if !slot.value.input.isEmpty || slot.value.interest.isEmpty { resumeLater(slot) }
+        if !slot.value.input.isEmpty || slot.value.interest.rawValue == 0 { resumeLater(slot) }
         updateInterest(slot)
     }
 

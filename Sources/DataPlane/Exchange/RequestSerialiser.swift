@@ -135,8 +135,8 @@ extension Worker {
     private func writeTrace(_ bytes: Block, _ exchange: Slot<Exchange>, into writer: inout ByteWriter) {
         var flags: UInt64 = 0
         var found = false
-        for index in 0..<requestHead.value.fieldCount
-        where requestHead.value.fields[index].id == .traceparent {
+        for index in 0..<requestHead.value.fieldCount {
+            guard case .traceparent = requestHead.value.fields[index].id else { continue }
             let parent = TraceParent(bytes.span(requestHead.value.fields[index].value))
             // Two of them mean that somebody on the way does not know the rules: start afresh.
             guard let parent, !found else {
@@ -162,8 +162,8 @@ extension Worker {
         writer.append(hexadecimal: flags, minimumDigits: 2)
         writer.append("\r\n")
         guard found else { return }
-        for index in 0..<requestHead.value.fieldCount
-        where requestHead.value.fields[index].id == .tracestate {
+        for index in 0..<requestHead.value.fieldCount {
+            guard case .tracestate = requestHead.value.fields[index].id else { continue }
             writer.append("tracestate: ")
             writer.append(bytes.span(requestHead.value.fields[index].value))
             writer.append("\r\n")

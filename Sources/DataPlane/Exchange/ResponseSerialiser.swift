@@ -60,12 +60,10 @@ extension Worker {
         let hasNominations = responseHead.value.hasNominations
         for index in 0..<responseHead.value.fieldCount {
             let field = responseHead.value.fields[index]
-            if field.id != .other {
-                if field.id.isHopByHop { continue }
-                switch field.id {
-                case .contentLength, .xRequestID, .gatewayIdentity: continue
-                default: break
-                }
+            switch field.id {
+            case .other: break
+            case .contentLength, .xRequestID, .gatewayIdentity: continue
+            default: if field.id.isHopByHop { continue }
             }
             if hasNominations, responseHead.value.isNominated(index, in: bytes.readable) { continue }
             writer.append(bytes.span(field.name))

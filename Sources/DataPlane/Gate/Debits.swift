@@ -17,7 +17,8 @@ extension Worker {
         guard isStoreReady else {
             return limitDegraded(slot, headCount: headCount, route: route, key, cost)
         }
-        guard key.value.accountSlot >= 0, let account = accounts.occupant(at: Int(key.value.accountSlot)) else {
+        guard key.value.accountSlot >= 0, let account = accounts.occupant(at: Int(key.value.accountSlot))
+        else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }
         let now = state.value.nowMicroseconds

@@ -91,7 +91,8 @@ extension Worker {
             let wasReady = store.value.wasReady
             store.value.wasReady = false
             if wasReady { storeIsLost() }
-            if connection.phase == .closed, store.value.nextAttemptMicroseconds <= state.value.nowMicroseconds {
+            if connection.phase == .closed, store.value.nextAttemptMicroseconds <= state.value.nowMicroseconds
+            {
                 scheduleAttempt(connection.failureReason)
             }
         }

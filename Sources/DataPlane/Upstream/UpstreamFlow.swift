@@ -344,10 +344,10 @@ extension Worker {
 
     private func updateInterest(_ connection: Slot<UpstreamConnection>) {
         guard !connection.value.isDead else { return }
-        var wanted: Interest = []
-        if !connection.value.inputEnded, !connection.value.isPaused { wanted.insert(.read) }
-        if !connection.value.output.isEmpty { wanted.insert(.write) }
-        guard wanted != connection.value.interest else { return }
+        var wanted = Interest.none
+        if !connection.value.inputEnded, !connection.value.isPaused { wanted = wanted.adding(.read) }
+        if !connection.value.output.isEmpty { wanted = wanted.adding(.write) }
+        guard wanted.rawValue != connection.value.interest.rawValue else { return }
         connection.value.interest = wanted
         poller.modify(
             connection.value.descriptor, token: Token(.upstream, connection.reference).rawValue, wanted)

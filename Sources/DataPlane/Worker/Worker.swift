@@ -282,15 +282,16 @@ package final class Worker {
     }
 
     private func freeTheDead() {
-        for reference in state.value.deadExchanges {
-            if let slot = exchanges.lookup(reference) { exchanges.free(slot) }
+        for index in 0..<state.value.deadExchanges.count {
+            if let slot = exchanges.lookup(state.value.deadExchanges[index]) { exchanges.free(slot) }
         }
         state.value.deadExchanges.removeAll(keepingCapacity: true)
-        for reference in state.value.deadDownstreams {
-            if let slot = downstreams.lookup(reference) { downstreams.free(slot) }
+        for index in 0..<state.value.deadDownstreams.count {
+            if let slot = downstreams.lookup(state.value.deadDownstreams[index]) { downstreams.free(slot) }
         }
         state.value.deadDownstreams.removeAll(keepingCapacity: true)
-        for reference in state.value.deadUpstreams {
+        for index in 0..<state.value.deadUpstreams.count {
+            let reference = state.value.deadUpstreams[index]
             if let slot = upstreamConnections.lookup(reference) { upstreamConnections.free(slot) }
         }
         state.value.deadUpstreams.removeAll(keepingCapacity: true)
