@@ -63,9 +63,12 @@ final class Gateway: Sendable {
     let configurationPath: String
     let child: ChildProcess
     private let folder: TemporaryFolder
+    /// Played for as long as the gateway runs, also when the test keeps no name for them.
+    private let upstreams: [Upstream]
 
     /// Starts the program and waits until it says that it is ready.
     init(_ setup: Setup, waits: Bool = true) throws {
+        upstreams = setup.upstreams
         httpsPort = try Ports.free()
         plaintextPort = try Ports.free()
         adminPort = try Ports.free()

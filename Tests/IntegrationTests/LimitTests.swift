@@ -1,0 +1,154 @@
+import Testing
+
+/// Limits as callers see them.
+@Suite("Limits", .serialized)
+struct LimitTests {
+    @Test("the 101st call of a minute waits, and is told how long to the second")
+    func memory() throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(Setup(upstream).with { $0.workers = 2 })
+        try exhaust(gateway, TestKey.standard.secret)
+        #expect(upstream.requests.count == 100)
+    }
+
+    @Test("a key that another program wrote is limited in Redis")
+    func redis() throws {
+        let redis = try RedisServer()
+        try redis.store("sk_live_abc123def456ghi789", ["tier": "standard"])
+        let upstream = try Upstream()
+        let gateway = try Gateway(
+            Setup(upstream).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+            })
+        try exhaust(gateway, "sk_live_abc123def456ghi789")
+        #expect(upstream.requests.count == 100)
+    }
+
+    private func exhaust(_ gateway: Gateway, _ secret: String) throws {
+        let key = TestKey(secret: secret, id: "", account: "", tier: "")
+        let client = try gateway.connect()
+        for number in 1...100 {
+            try client.send(Gateway.request(key: key))
+            let response = try client.response()
+            #expect(response.status == 200)
+            #expect(response["RateLimit-Policy"] == "\"standard\";q=100;w=60")
+            let limit = try #require(response["RateLimit"])
+            #expect(limit.hasPrefix("\"standard\";r=\(100 - number);t="))
+            let seconds = try #require(limit.split(separator: "=").last.flatMap { Int($0) })
+            #expect((1...60).contains(seconds))
+        }
+        try client.send(Gateway.request(key: key))
+        let refused = try client.response()
+        #expect(refused.status == 429)
+        let seconds = try #require(refused["Retry-After"].flatMap { Int($0) })
+        #expect((50...60).contains(seconds))
+        #expect(refused["RateLimit"] == "\"standard\";r=0;t=\(seconds)")
+        let message = "Rate limit exceeded. Try again in \(seconds) seconds."
+        #expect(refused.text == "{\"error\":{\"code\":\"RATE_LIMIT_EXCEEDED\",\"message\":\"\(message)\"}}")
+    }
+
+    @Test("2,000 calls at once on two gateways with four workers admit exactly 100")
+    func manyAtOnce() throws {
+        let redis = try RedisServer()
+        try redis.store("sk_live_crowd", ["tier": "standard", "account": "crowd"])
+        let upstream = try Upstream()
+        let setup = Setup(upstream).with {
+            $0.keys = []
+            $0.store = "url: \"\(redis.url)\"\ntimeout: 5s"
+            $0.workers = 2
+        }
+        let gateways = [try Gateway(setup), try Gateway(setup)]
+        let outcomes = Collected<Int>()
+        let threads = gateways.map { gateway in
+            TestThread {
+                let statuses = try Curl.statuses(
+                    "https://localhost:\(gateway.httpsPort)/api/x", key: "sk_live_crowd", count: 1_000, atOnce: 200)
+                outcomes.append(contentsOf: statuses)
+            }
+        }
+        for thread in threads { try thread.join(within: 120) }
+        #expect(outcomes.values.count == 2_000)
+        #expect(outcomes.values.filter { $0 == 200 }.count == 100)
+        #expect(outcomes.values.filter { $0 == 429 }.count == 1_900)
+        #expect(upstream.requests.count == 100)
+    }
+
+    @Test("Retry-After is honest: refused before, admitted after", arguments: ["memory", "redis"])
+    func honest(_ store: String) throws {
+        let redis = store == "redis" ? try RedisServer() : nil
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.tiers = """
+                    standard: { limits: [3/2s] }
+                    pro: { limits: [9/second] }
+                    enterprise: { limits: [9/second] }
+                    """
+                if let redis { $0.store = "url: \"\(redis.url)\"" }
+            })
+        let client = try gateway.connect()
+        func call() throws -> Response {
+            try client.send(Gateway.request(key: .standard))
+            return try client.response()
+        }
+        for _ in 0..<3 { #expect(try call().status == 200) }
+        let refused = try call()
+        #expect(refused.status == 429)
+        let seconds = try #require(refused["Retry-After"].flatMap { Int($0) })
+        #expect(seconds == 2)
+        let start = ContinuousClock.now
+        var admitted = ContinuousClock.now
+        try Deadline(seconds: 5).wait("a permit") {
+            let isAdmitted = try call().status == 200
+            admitted = .now
+            return isAdmitted
+        }
+        let waited = start.duration(to: admitted)
+        #expect(waited > .milliseconds(1_500) && waited < .milliseconds(2_100))
+    }
+
+    @Test("several windows are all or nothing, and a route may cost more")
+    func windowsAndCost() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.tiers = """
+                    standard: { limits: [10/minute, 4/hour] }
+                    pro: { limits: [10/minute] }
+                    enterprise: { limits: [10/minute] }
+                    """
+                $0.routes = [
+                    "{ path: /api/**, upstream: main }", "{ path: /api/costly, cost: 4, upstream: main }",
+                ]
+            })
+        let first = try gateway.call(key: .standard)
+        #expect(first["RateLimit-Policy"] == "\"standard\";q=10;w=60, \"standard-3600s\";q=4;w=3600")
+        for _ in 0..<3 { #expect(try gateway.call(key: .standard).status == 200) }
+        let refused = try gateway.call(key: .standard)
+        #expect(refused.status == 429)
+        #expect(refused["RateLimit"]?.contains("\"standard\";r=6;") == true)
+        for expected in [200, 200, 429] {
+            #expect(try gateway.call("/api/costly", key: .pro).status == expected)
+        }
+        #expect(try gateway.call(key: .pro).status == 200)
+    }
+
+    @Test("a second key buys no second quota, and a record's own limits override its tier's")
+    func accounts() throws {
+        let redis = try RedisServer()
+        for name in ["one", "two"] {
+            try redis.store(
+                "sk_live_\(name)", ["tier": "standard", "account": "shared", "limits": "2/minute"])
+        }
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+            })
+        let one = TestKey(secret: "sk_live_one", id: "", account: "", tier: "")
+        let two = TestKey(secret: "sk_live_two", id: "", account: "", tier: "")
+        #expect(try gateway.call(key: one)["RateLimit-Policy"] == "\"standard\";q=2;w=60")
+        #expect(try gateway.call(key: two).status == 200)
+        #expect(try gateway.call(key: one).status == 429)
+        #expect(try gateway.call(key: two).status == 429)
+    }
+}
