@@ -55,6 +55,12 @@ let package = Package(
             swiftSettings: settings),
 
         tests("TidyTests", []),
+        tests("ReactorTests", ["Reactor"]),
+        tests("HTTPWireTests", ["HTTPWire", "Reactor"]),
+        tests("KeysTests", ["Keys"]),
+        tests("LimitsTests", ["Limits"]),
+        tests("ConfigurationTests", ["Configuration", "Limits"]),
+        tests("DataPlaneTests", ["DataPlane", "Configuration", "Reactor"]),
         tests("IntegrationTests", ["TLS"]),
     ]
 )

@@ -5,8 +5,8 @@ import Reactor
 import Redis
 import TLS
 
-// Creating, finding and revoking keys: the same code for the command line and for background work. Every change is
-// one MULTI, so that no reader sees a record without its id or an audit line without its change.
+// Creating, finding and revoking keys: the same code for the command line and for background work. Every
+// change is one MULTI, so that no reader sees a record without its id or an audit line without its change.
 
 /// Why a key operation was not done.
 package enum KeyStoreProblem: Error, Sendable {

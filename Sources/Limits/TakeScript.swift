@@ -7,17 +7,19 @@
 // Reply    now                     the instant that was used
 //          then for each item      a         how many of the m requests are granted, the first ones
 //                                  f         first instant at which one more request fits; 0: now, or never
-//          and for its windows     r, o      permits left, below 0 after a limit was lowered; instant at which
+//          and for its windows     r, o      permits left, below 0 after a limit was lowered; instant at
+//          which
 //                                            the oldest permit stops counting, 0 when none does
 //
-// A window is a list. Up to 4,096 permits it holds one instant a permit, so that the k-th oldest is one LINDEX away.
-// Above, it begins with `r:<permits>` and goes on with runs `<instant>:<permits>`; instants in the same 1/4096 of
-// the window share a run whose instant is the latest of them, which errs on the safe side. A list that has become
-// runs stays so until it has emptied.
+// A window is a list. Up to 4,096 permits it holds one instant a permit, so that the k-th oldest is one
+// LINDEX away. Above, it begins with `r:<permits>` and goes on with runs `<instant>:<permits>`; instants in
+// the same 1/4096 of the window share a run whose instant is the latest of them, which errs on the safe side.
+// A list that has become runs stays so until it has emptied.
 //
 // Refused requests leave no trace, so a caller that hammers recovers as soon as its oldest permit leaves. The
-// time to live is set with every grant: set once, a list in steady use would vanish and the limit with it. Numbers
-// are passed as numbers or formatted with %.0f: Lua's own conversion keeps 14 digits, and instants have 16.
+// time to live is set with every grant: set once, a list in steady use would vanish and the limit with it.
+// Numbers are passed as numbers or formatted with %.0f: Lua's own conversion keeps 14 digits, and instants
+// have 16.
 
 /// The script, and the bounds that its callers keep.
 package enum TakeScript {

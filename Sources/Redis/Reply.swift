@@ -62,8 +62,8 @@ package struct Reply {
     }
 }
 
-/// Reads replies from a stream of bytes (RESP2). Replies are built in an arena that is used again and again: once it
-/// has grown to the size of the usual reply, reading allocates nothing.
+/// Reads replies from a stream of bytes (RESP2). Replies are built in an arena that is used again and again:
+/// once it has grown to the size of the usual reply, reading allocates nothing.
 @safe
 package final class ReplyReader {
     /// Elements of one reply; the largest that is asked for is a page of keys.

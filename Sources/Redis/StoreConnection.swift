@@ -22,8 +22,8 @@ package struct StoreCredentials: Sendable, CustomStringConvertible, CustomReflec
     }
 }
 
-// One pipelined connection on a worker's own loop: the same poller, the same TLS wire, no callbacks. Commands of a
-// turn collect in `output` and leave with one system call; replies come back in order.
+// One pipelined connection on a worker's own loop: the same poller, the same TLS wire, no callbacks. Commands
+// of a turn collect in `output` and leave with one system call; replies come back in order.
 
 /// A non-blocking connection to Redis.
 package final class StoreConnection {
@@ -238,7 +238,8 @@ package final class StoreConnection {
         }
     }
 
-    /// The next reply to a command of `output`, in order; nil when there is none yet or the connection is lost.
+    /// The next reply to a command of `output`, in order; nil when there is none yet or the connection is
+    /// lost.
     package func nextReply() -> Reply? { phase == .ready ? readReply() : nil }
 
     private func readReply() -> Reply? {

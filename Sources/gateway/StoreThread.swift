@@ -6,8 +6,8 @@ import Reactor
 import Redis
 import Synchronization
 
-/// The thread that may wait for Redis: it listens for changed records and tells the workers, beats this node's heart,
-/// and decides about keys that came in clear.
+/// The thread that may wait for Redis: it listens for changed records and tells the workers, beats this
+/// node's heart, and decides about keys that came in clear.
 final class StoreThread: @unchecked Sendable {
     // `@unchecked`: after `start` only its own threads touch what is not atomic.
     /// Between two beats; a node that misses three is no longer counted.
@@ -115,8 +115,9 @@ final class StoreThread: @unchecked Sendable {
 
     // MARK: Invalidation
 
-    /// Redis tells which records change, on one connection that redirects its own tracking to itself: what breaks the
-    /// one breaks the other, so silence never looks like peace. A PING bounds how long a dead connection goes unseen.
+    /// Redis tells which records change, on one connection that redirects its own tracking to itself: what
+    /// breaks the one breaks the other, so silence never looks like peace. A PING bounds how long a dead
+    /// connection goes unseen.
     private func listen(_ options: StoreOptions) {
         var delay = ReconnectDelay()
         var random = FastRandom(seed: RandomSource.word())

@@ -84,7 +84,8 @@ struct AnswerTests {
         let gateway = try Gateway(
             Setup(try Upstream()).with {
                 $0.routes = [
-                    "{ path: /api/a, methods: [GET, POST], upstream: main }", "{ path: /api/**, upstream: main }",
+                    "{ path: /api/a, methods: [GET, POST], upstream: main }",
+                    "{ path: /api/**, upstream: main }",
                 ]
             })
         let response = try gateway.call("/api/a", method: "DELETE")
@@ -105,7 +106,9 @@ struct AnswerTests {
         #expect(response["Connection"] == "Upgrade, close")
         #expect(try client.rest().isEmpty)
         #expect(upstream.requests.isEmpty)
-        try Deadline(seconds: 5).wait("the exposed key's line") { gateway.log.contains("key_pro came in clear") }
+        try Deadline(seconds: 5).wait("the exposed key's line") {
+            gateway.log.contains("key_pro came in clear")
+        }
         #expect(!gateway.log.contains(TestKey.pro.secret))
         #expect(try gateway.metricSum("gateway_auth_total", holding: "exposed") == 1)
     }

@@ -9,7 +9,8 @@ struct ForwardingTests {
         let gateway = try Gateway(Setup(upstream))
         let forged =
             "X-Gateway-Account: root\r\nX_Gateway_Tier: enterprise\r\nx-gateway-key_id: k\r\n"
-            + "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nForwarded: for=1.2.3.4\r\nX-Kept: yes\r\n"
+            + "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nForwarded: for=1.2.3.4\r\n"
+            + "X-Kept: yes\r\n"
         #expect(try gateway.call(key: .pro, fields: forged).status == 200)
         let request = try upstream.latest()
         #expect(request["X-Gateway-Key-Id"] == "key_pro")
@@ -33,7 +34,10 @@ struct ForwardingTests {
         let gateway = try Gateway(Setup(upstream).with { $0.sections = "trusted_proxies: [127.0.0.0/8]\n" })
         let trace = "0af7651916cd43dd8448eb211c80319c"
         let response = try gateway.call(
-            fields: "X-Forwarded-For: 9.9.9.9\r\nX-Request-Id: abc-1\r\ntraceparent: 00-\(trace)-b7ad6b7169203331-01\r\n")
+            fields:
+                "X-Forwarded-For: 9.9.9.9\r\nX-Request-Id: abc-1\r\n"
+                + "traceparent: 00-\(trace)-b7ad6b7169203331-01\r\n"
+        )
         let request = try upstream.latest()
         #expect(request["X-Forwarded-For"] == "9.9.9.9, 127.0.0.1")
         #expect(request["X-Request-Id"] == "abc-1")
@@ -46,7 +50,8 @@ struct ForwardingTests {
     @Test("fields that Connection names and hop-by-hop fields end at the gateway")
     func hopByHop() throws {
         let upstream = try Upstream(
-            Upstream.answer("ok", fields: "Connection: X-Back\r\nX-Back: 1\r\nKeep-Alive: timeout=5\r\nX-Ok: 1\r\n"))
+            Upstream.answer(
+                "ok", fields: "Connection: X-Back\r\nX-Back: 1\r\nKeep-Alive: timeout=5\r\nX-Ok: 1\r\n"))
         let gateway = try Gateway(Setup(upstream))
         let response = try gateway.call(
             fields: "Connection: keep-alive, X-Secret\r\nX-Secret: 1\r\nProxy-Connection: x\r\nTE: gzip\r\n")
@@ -65,7 +70,8 @@ struct ForwardingTests {
             Setup(upstream).with {
                 $0.routes = [
                     "{ path: /api/**, upstream: main }",
-                    "{ path: /old/**, strip_prefix: /old, add_prefix: /new, host: inner.test, upstream: main }",
+                    "{ path: /old/**, strip_prefix: /old, add_prefix: /new, host: inner.test, "
+                        + "upstream: main }",
                 ]
             })
         #expect(try gateway.call("/x/../api//%7Euser/./a?q=%2F..").status == 200)
@@ -124,7 +130,8 @@ struct ForwardingTests {
     func pipelining() throws {
         let upstream = try Upstream { exchange in
             let request = try exchange.receiveBody()
-            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: \(request.target.utf8.count)\r\n\r\n\(request.target)")
+            try exchange.send(
+                "HTTP/1.1 200 OK\r\nContent-Length: \(request.target.utf8.count)\r\n\r\n\(request.target)")
         }
         let gateway = try Gateway(Setup(upstream))
         let client = try gateway.connect()

@@ -63,7 +63,8 @@ struct LimitTests {
         let threads = gateways.map { gateway in
             TestThread {
                 let statuses = try Curl.statuses(
-                    "https://localhost:\(gateway.httpsPort)/api/x", key: "sk_live_crowd", count: 1_000, atOnce: 200)
+                    "https://localhost:\(gateway.httpsPort)/api/x", key: "sk_live_crowd", count: 1_000,
+                    atOnce: 200)
                 outcomes.append(contentsOf: statuses)
             }
         }

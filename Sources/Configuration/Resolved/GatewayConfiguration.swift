@@ -174,6 +174,26 @@ package struct RouteConfiguration: Sendable {
     package var bodyBytes: Int64?
     /// Overrides the upstream's, in milliseconds.
     package var responseTimeoutMilliseconds: Int?
+
+    package init(
+        name: String, path: String, methods: [String], isPublic: Bool, scopes: [Scope], upstream: Int,
+        cost: Int64, forwardAuthorization: Bool, host: String?, stripPrefix: String?, addPrefix: String?,
+        bodyBytes: Int64?, responseTimeoutMilliseconds: Int?
+    ) {
+        self.name = name
+        self.path = path
+        self.methods = methods
+        self.isPublic = isPublic
+        self.scopes = scopes
+        self.upstream = upstream
+        self.cost = cost
+        self.forwardAuthorization = forwardAuthorization
+        self.host = host
+        self.stripPrefix = stripPrefix
+        self.addPrefix = addPrefix
+        self.bodyBytes = bodyBytes
+        self.responseTimeoutMilliseconds = responseTimeoutMilliseconds
+    }
 }
 
 /// `limits:`; sizes in bytes.

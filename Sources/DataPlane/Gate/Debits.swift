@@ -5,9 +5,9 @@ import Limits
 import Reactor
 import Redis
 
-// Limits in Redis. The calls of one turn on one account are one debit; while it is under way, later calls wait and
-// make up the next one. All debits of a turn go out in one script call for up to 64 accounts. An account that Redis
-// has declared empty is refused here until the instant that Redis named.
+// Limits in Redis. The calls of one turn on one account are one debit; while it is under way, later calls
+// wait and make up the next one. All debits of a turn go out in one script call for up to 64 accounts. An
+// account that Redis has declared empty is refused here until the instant that Redis named.
 
 extension Worker {
     func limitRemotely(
@@ -224,7 +224,8 @@ extension Worker {
         let granted = Int(reply.element(position).integer)
         let retry = reply.element(position + 1).integer
         let cost = account.value.debitedCost
-        // Redis's instants on our clock. The answer took a while, so its "now" is not after ours: late, never early.
+        // Redis's instants on our clock. The answer took a while, so its "now" is not after ours: late, never
+        // early.
         var decision = Decision(isGranted: true, count: windows.count)
         for index in 0..<windows.count {
             decision.remaining[index] = reply.element(position + 2 + 2 * index).integer
@@ -301,8 +302,8 @@ extension Worker {
         releaseAccount(account)
     }
 
-    /// NOSCRIPT after a restart or a flush: the connection is made anew, which loads the script. Anything else that
-    /// is not the script's answer is an outage.
+    /// NOSCRIPT after a restart or a flush: the connection is made anew, which loads the script. Anything
+    /// else that is not the script's answer is an outage.
     private func debitsFailed(_ reply: Reply, _ command: PendingCommand) {
         let text = reply.kind == .error ? reply.text : "the script answered something else"
         shared.report(.warning, "store: \(text)", every: 10)
@@ -368,7 +369,8 @@ extension Worker {
         }
     }
 
-    /// This node's own window, with its share of the limit: what all live nodes admit together stays within it.
+    /// This node's own window, with its share of the limit: what all live nodes admit together stays within
+    /// it.
     private func takeLocally(_ key: Slot<ActiveKey>, _ cost: Int64, _ now: Int64) -> Decision {
         var share = key.value.plan
         let nodes = Int64(shared.liveNodes)

@@ -6,8 +6,9 @@ import Reactor
 import Redis
 import TLS
 
-// The worker's connection to Redis: look-ups of keys and debits of windows, pipelined, one write a turn. While it is
-// away nothing waits for it: known keys serve, unknown keys get 503, and limits follow `on_outage`.
+// The worker's connection to Redis: look-ups of keys and debits of windows, pipelined, one write a turn.
+// While it is away nothing waits for it: known keys serve, unknown keys get 503, and limits follow
+// `on_outage`.
 
 extension Worker {
     var hasStore: Bool { connection != nil }

@@ -3,8 +3,8 @@ import Limits
 import Reactor
 import Redis
 
-/// A caller or a call that waits for the store, in a list of its own: whoever waits may be gone by the time the
-/// answer comes, and then only its reference leads nowhere.
+/// A caller or a call that waits for the store, in a list of its own: whoever waits may be gone by the time
+/// the answer comes, and then only its reference leads nowhere.
 struct Waiter {
     var reference = SlotReference.none
     var next: Int32 = -1
@@ -100,7 +100,8 @@ struct StoreState {
     var nextAttemptMicroseconds: Int64 = 0
     var attemptMicroseconds: Int64 = 0
     var wasReady = false
-    /// The last instant that Redis named, and when it was asked and answered on our clock; 0 before the first.
+    /// The last instant that Redis named, and when it was asked and answered on our clock; 0 before the
+    /// first.
     var redisMicroseconds: Int64 = 0
     var askedMicroseconds: Int64 = 0
     var answeredMicroseconds: Int64 = 0

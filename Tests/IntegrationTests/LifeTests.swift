@@ -1,0 +1,152 @@
+import Foundation
+import Testing
+
+/// Start, configuration, drain.
+@Suite("Life of the process", .serialized)
+struct LifeTests {
+    @Test("a call under way outlives SIGTERM, and the exit is clean")
+    func drain() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 10).wait("the drain") { !gate.values.isEmpty }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let client = try gateway.connect()
+        try client.send(Gateway.request())
+        _ = try upstream.latest()
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 5).wait("the listener to close") {
+            (try? PlainClient(port: gateway.httpsPort)) == nil
+        }
+        #expect(try gateway.admin("/readyz").status == 503)
+        gate.append(contentsOf: [1])
+        let response = try client.response()
+        #expect(response.text == "ok")
+        #expect(try gateway.child.wait() == .exited(0))
+    }
+
+    @Test("all problems of a configuration come together, each with its place, and the status is 78")
+    func problems() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        try gateway.rewriteConfiguration {
+            $0.replacing("tier: standard", with: "tier: standart").replacing(
+                "upstream: main", with: "upstream: mian"
+            )
+            .replacing("workers: 1", with: "wrokers: 1")
+        }
+        let outcome = try ChildProcess.run(
+            try Gateway.binary(), ["check", "--config", gateway.configurationPath])
+        #expect(outcome.ending == .exited(78))
+        #expect(outcome.error.contains("unknown tier \"standart\" (did you mean \"standard\"?)"))
+        #expect(outcome.error.contains("unknown upstream \"mian\" (did you mean \"main\"?)"))
+        #expect(outcome.error.contains("unknown key \"wrokers\" (did you mean \"workers\"?)"))
+        for line in outcome.error.split(separator: "\n") {
+            #expect(line.firstMatch(of: #/^gateway\.conf:\d+:\d+: /#) != nil, "\(line)")
+        }
+    }
+
+    @Test("a port that is taken is one sentence")
+    func portTaken() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let outcome = try ChildProcess.run(
+            try Gateway.binary(), ["run", "--config", gateway.configurationPath])
+        #expect(outcome.ending != .exited(0))
+        #expect(outcome.error.contains("another process uses this port"))
+    }
+
+    @Test("a certificate and a key that do not belong together are named")
+    func mismatch() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let other = try Certificate.other.get()
+        let main = try Certificate.shared.get()
+        try gateway.rewriteConfiguration { $0.replacing(main.keyPath, with: other.keyPath) }
+        let outcome = try ChildProcess.run(
+            try Gateway.binary(), ["check", "--config", gateway.configurationPath])
+        #expect(outcome.ending == .exited(78))
+        #expect(outcome.error.contains(other.keyPath) || outcome.error.contains(main.chainPath))
+    }
+
+    @Test("keys are created, listed, shown and revoked, and the secret is seen once")
+    func keys() throws {
+        let redis = try RedisServer()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+            })
+        func keys(_ arguments: String...) throws -> ChildProcess.Outcome {
+            try ChildProcess.run(
+                try Gateway.binary(), ["keys"] + arguments + ["--config", gateway.configurationPath])
+        }
+        let created = try keys(
+            "create", "--tier", "pro", "--account", "acme", "--scope", "a:b", "--output", "json")
+        #expect(created.ending == .exited(0))
+        let object = try JSONSerialization.jsonObject(with: Data(created.output.utf8)) as? [String: Any]
+        let secret = try #require(object?["key"] as? String)
+        let id = try #require(object?["id"] as? String)
+        let caller = TestKey(secret: secret, id: id, account: "", tier: "")
+        #expect(try gateway.call(key: caller).status == 200)
+        let list = try keys("list")
+        #expect(list.output.contains(id) && !list.output.contains(secret))
+        #expect(try keys("show", id).output.contains("acme"))
+        #expect(try keys("revoke", id, "--reason", "leak").ending == .exited(0))
+        try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: caller).status == 401 }
+        #expect(try keys("show", "key_none").ending == .exited(1))
+        #expect(try keys("create", "--tier", "nope").ending == .exited(1))
+        #expect(try redis.command("XLEN", "gateway:audit") == "2")
+        redis.kill()
+        #expect(try keys("list").ending == .exited(69))
+    }
+
+    @Test("the access log has a line a call, without secrets")
+    func accessLog() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        _ = try gateway.call("/api/x?token=secret", key: .pro)
+        try Deadline(seconds: 5).wait("the line") { gateway.accessLog.count == 1 }
+        let line = gateway.accessLog[0]
+        let object = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+        #expect(object?["status"] as? Int == 200)
+        #expect(object?["key_id"] as? String == "key_pro")
+        #expect(object?["account"] as? String == "globex")
+        #expect(object?["limit"] as? Int == 1_000)
+        #expect(object?["remaining"] as? Int == 999)
+        #expect(object?["client"] as? String == "127.0.0.1")
+        #expect(!line.contains(TestKey.pro.secret))
+    }
+
+    @Test("SNI chooses the certificate, and strict_host refuses a host it does not cover")
+    func serverNames() throws {
+        let main = try Certificate.shared.get()
+        let other = try Certificate.other.get()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.https = """
+                    strict_host: true
+                    certificates:
+                      - { chain: "\(main.chainPath)", private_key: "\(main.keyPath)" }
+                      - { chain: "\(other.chainPath)", private_key: "\(other.keyPath)" }
+                    """
+            })
+        #expect(try gateway.call().status == 200)
+        let client = try gateway.connect(
+            "-CAfile", other.chainPath, "-verify_return_error", serverName: "other.test")
+        try client.send(Gateway.request())
+        #expect(try client.response().status == 421)
+        try client.send(Gateway.request().replacing("Host: localhost", with: "Host: other.test:8443"))
+        #expect(try client.response().status == 200)
+    }
+
+    @Test("a caller that offers only protocols we do not speak is refused in the handshake")
+    func protocols() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let client = try gateway.connect("-alpn", "spdy/3")
+        #expect(client.isClosedByGateway())
+        let old = try gateway.connect("-tls1_1")
+        #expect(old.isClosedByGateway())
+        let new = try gateway.connect("-tls1_2", "-alpn", "http/1.1")
+        try new.send(Gateway.request())
+        #expect(try new.response().status == 200)
+    }
+}

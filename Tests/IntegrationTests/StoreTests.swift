@@ -1,0 +1,142 @@
+import Testing
+
+/// Redis stopped, frozen, restarted, or full of nonsense.
+@Suite("Store", .serialized)
+struct StoreTests {
+    private static let key = TestKey(secret: "sk_live_stored", id: "", account: "", tier: "")
+
+    private func start(_ redis: RedisServer, _ extra: String = "") throws -> Gateway {
+        try redis.store(Self.key.secret, ["tier": "pro", "account": "stored", "scopes": "a:*"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\"\n\(extra)"
+            })
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        return gateway
+    }
+
+    @Test("a revoked key is refused at once", arguments: ["status", "deleted"])
+    func revocation(_ how: String) throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        #expect(try gateway.call(key: Self.key).status == 200)
+        let name = "gateway:key:\(sha256Hexadecimal(Self.key.secret))"
+        if how == "status" {
+            try redis.command("HSET", name, "status", "revoked")
+        } else {
+            try redis.command("DEL", name)
+        }
+        try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: Self.key).status == 401 }
+    }
+
+    @Test("a key that is created after it was refused works at once")
+    func creation() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        let fresh = TestKey(secret: "sk_live_fresh", id: "", account: "", tier: "")
+        #expect(try gateway.call(key: fresh).status == 401)
+        try redis.store(fresh.secret, ["tier": "pro"])
+        try Deadline(seconds: 1).wait("the creation") { try gateway.call(key: fresh).status == 200 }
+    }
+
+    @Test(
+        "a record that cannot be used refuses its key and says why",
+        arguments: [
+            ["tier": "profesional"], ["account": "x"], ["tier": "pro", "expires_at": "soon"],
+            ["tier": "pro", "status": "asleep"], ["tier": "pro", "limits": "many"],
+        ])
+    func unusable(_ fields: [String: String]) throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        let bad = TestKey(secret: "sk_live_bad", id: "", account: "", tier: "")
+        try redis.store(bad.secret, fields)
+        #expect(try gateway.call(key: bad).status == 401)
+        let id = "key_" + sha256Hexadecimal(bad.secret).prefix(16)
+        try Deadline(seconds: 5).wait("the reason") {
+            gateway.log.contains(id) && gateway.log.contains("refused")
+        }
+        #expect(!gateway.log.contains(bad.secret))
+        #expect(try gateway.metric("gateway_key_record_problems_total") == 1)
+    }
+
+    @Test("a record of the wrong type refuses its key")
+    func wrongType() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        let bad = TestKey(secret: "sk_live_bad", id: "", account: "", tier: "")
+        try redis.command("SET", "gateway:key:\(sha256Hexadecimal(bad.secret))", "x")
+        #expect(try gateway.call(key: bad).status == 401)
+        #expect(try gateway.call(key: Self.key).status == 200)
+    }
+
+    @Test("an expired key is refused")
+    func expired() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        let old = TestKey(secret: "sk_live_old", id: "", account: "", tier: "")
+        try redis.store(old.secret, ["tier": "pro", "expires_at": "1000000000"])
+        #expect(try gateway.call(key: old).status == 401)
+        #expect(try gateway.metric("gateway_auth_total{result=\"expired\"}") == 1)
+    }
+
+    @Test(
+        "while Redis is dead known keys serve and unknown keys get 503; it is back within 2 s",
+        arguments: [true, false])
+    func outage(_ isKilled: Bool) throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        #expect(try gateway.call(key: Self.key).status == 200)
+        if isKilled { redis.kill() } else { redis.freeze() }
+        let before = ContinuousClock.now
+        #expect(try gateway.call(key: Self.key).status == 200)
+        #expect(before.duration(to: .now) < .seconds(1))
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        let other = TestKey(secret: "sk_live_other", id: "", account: "", tier: "")
+        let refused = try gateway.call(key: other)
+        #expect(refused.status == 503)
+        #expect(refused["Retry-After"] != nil)
+        #expect(try gateway.admin("/readyz").text.contains("warn"))
+        let again = isKilled ? try RedisServer(port: redis.port) : redis
+        if !isKilled { redis.thaw() }
+        let back = ContinuousClock.now
+        try again.store(other.secret, ["tier": "pro"])
+        try Deadline(seconds: 5).wait("the return") { try gateway.call(key: other).status == 200 }
+        #expect(back.duration(to: .now) < .seconds(2))
+    }
+
+    @Test("closed answers 503 without Redis, open forwards", arguments: ["closed", "open"])
+    func modes(_ mode: String) throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis, "on_outage: \(mode)")
+        #expect(try gateway.call(key: Self.key).status == 200)
+        redis.kill()
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        #expect(try gateway.call(key: Self.key).status == (mode == "open" ? 200 : 503))
+    }
+
+    @Test("a script that Redis has forgotten is loaded again")
+    func scriptFlush() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        #expect(try gateway.call(key: Self.key).status == 200)
+        try redis.command("SCRIPT", "FLUSH")
+        #expect(try gateway.call(key: Self.key).status == 200)
+        try Deadline(seconds: 3).wait("Redis to decide again") {
+            let before = try gateway.metricSum("gateway_ratelimit_total", holding: "decision=\"allowed\"")
+            _ = try gateway.call(key: Self.key)
+            return try gateway.metricSum("gateway_ratelimit_total", holding: "decision=\"allowed\"") > before
+        }
+    }
+
+    @Test("what is not Redis is an outage, not a crash")
+    func notRedis() throws {
+        let impostor = try Upstream(Upstream.respond("HTTP/1.1 400 Bad Request\r\n\r\n"))
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.store = "url: \"redis://127.0.0.1:\(impostor.port)\""
+            })
+        #expect(try gateway.call(key: .enterprise).status == 200)
+        #expect(try gateway.call(key: Self.key).status == 503)
+    }
+}

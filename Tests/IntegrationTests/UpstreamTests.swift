@@ -1,0 +1,150 @@
+import Foundation
+import Testing
+
+/// Upstreams that fail, and what callers see of it.
+@Suite("Upstreams", .serialized)
+struct UpstreamTests {
+    @Test(
+        "nonsense becomes a 502 and its connection is not used again",
+        arguments: [
+            "SSH-2.0-OpenSSH\r\n", "HTTP/1.1 20 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nx",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nX-A : 1\r\n\r\n", "",
+        ])
+    func nonsense(_ text: String) throws {
+        let upstream = try Upstream(Upstream.respond(text, closes: true))
+        let gateway = try Gateway(Setup(upstream))
+        let response = try gateway.call(method: "POST", body: "x")
+        #expect(response.status == 502)
+        #expect(response.text.hasPrefix("{\"error\":{\"code\":\"UPSTREAM_ERROR\""))
+        upstream.play(Upstream.answer("good"))
+        #expect(try gateway.call().text == "good")
+    }
+
+    @Test("a body cut short cuts the answer, so that nobody takes half for whole")
+    func cutShort() throws {
+        let upstream = try Upstream(
+            Upstream.respond("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", closes: true))
+        let gateway = try Gateway(Setup(upstream))
+        let client = try gateway.connect()
+        try client.send(Gateway.request())
+        #expect(try client.head().startLine == "HTTP/1.1 200 OK")
+        #expect(try client.rest() == Array("half".utf8))
+    }
+
+    @Test("bytes behind an answer end the upstream's connection")
+    func surplus() throws {
+        let upstream = try Upstream(
+            Upstream.respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n"))
+        let gateway = try Gateway(Setup(upstream))
+        for _ in 0..<2 { #expect(try gateway.call().text == "ok") }
+        #expect(upstream.connectionCount == 2)
+    }
+
+    @Test("an idle connection that has died is replaced without the caller noticing")
+    func retry() throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(Setup(upstream))
+        #expect(try gateway.call().status == 200)
+        upstream.play { exchange in
+            if exchange.request.connection == 0 {
+                exchange.recordHead()
+                exchange.reset()
+            } else {
+                try Upstream.answer("second")(exchange)
+            }
+        }
+        #expect(try gateway.call().text == "second")
+    }
+
+    @Test("a call with a body is not sent twice")
+    func noRetry() throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(Setup(upstream))
+        #expect(try gateway.call().status == 200)
+        upstream.play { exchange in
+            try exchange.receiveBody()
+            exchange.reset()
+        }
+        #expect(try gateway.call(method: "POST", body: "x").status == 502)
+        #expect(upstream.requests.count == 2)
+    }
+
+    @Test("a dead endpoint is passed over, and a late one answers 504")
+    func deadAndLate() throws {
+        let dead = try Upstream()
+        let live = try Upstream()
+        dead.stop()
+        let gateway = try Gateway(Setup(dead, live).with { $0.upstream = "response_timeout: 300ms" })
+        for _ in 0..<20 { #expect(try gateway.call(method: "POST", body: "x").status == 200) }
+        live.play { exchange in
+            try exchange.receiveBody()
+            _ = try exchange.receiveRest()
+        }
+        let late = try gateway.call()
+        #expect(late.status == 504 || late.status == 502)
+        #expect(late.status == 504)
+    }
+
+    @Test("active checks take an endpoint out and bring it back")
+    func health() throws {
+        let one = try Upstream(Upstream.answer("one"))
+        let two = try Upstream(Upstream.answer("two"))
+        let gateway = try Gateway(
+            Setup(one, two).with {
+                $0.upstream =
+                    "balance: round_robin\nhealth: { path: /healthz, interval: 100ms, unhealthy: 2 }"
+            })
+        one.isHealthy = false
+        let sample = "gateway_upstream_healthy{upstream=\"main\",endpoint=\"\(one.endpoint)\"}"
+        try Deadline(seconds: 5).wait("the endpoint to be out") { try gateway.metric(sample) == 0 }
+        for _ in 0..<6 { #expect(try gateway.call().text == "two") }
+        one.isHealthy = true
+        try Deadline(seconds: 5).wait("the endpoint to be back") { try gateway.metric(sample) == 1 }
+        let answers = try (0..<6).map { _ in try gateway.call().text }
+        #expect(Set(answers) == ["one", "two"])
+        two.isHealthy = false
+        one.isHealthy = false
+        try Deadline(seconds: 5).wait("503") { try gateway.call().status == 503 }
+    }
+
+    @Test("hash keeps an account on one endpoint")
+    func hash() throws {
+        let upstreams = try (0..<3).map { number in try Upstream(Upstream.answer("\(number)")) }
+        let gateway = try Gateway(
+            Setup(upstreams[0], upstreams[1], upstreams[2]).with { $0.upstream = "balance: hash" })
+        #expect(Set(try (0..<8).map { _ in try gateway.call(key: .pro).text }).count == 1)
+    }
+
+    @Test("a caller that does not read makes neither side grow")
+    func backPressure() throws {
+        let chunk = [UInt8](repeating: 0x78, count: 1 << 20)
+        let sent = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: \(200 << 20)\r\n\r\n")
+            for _ in 0..<200 {
+                try exchange.send(chunk)
+                sent.append(contentsOf: [1])
+            }
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let client = try gateway.connect()
+        try client.send(Gateway.request())
+        _ = try client.head()
+        var last = -1
+        try Deadline(seconds: 20).wait("the flow to stop") {
+            let now = sent.values.count
+            defer { last = now }
+            try? Deadline(seconds: 0.3).wait("time to pass") { false }
+            return now == last && now > 0
+        }
+        #expect(sent.values.count < 60)
+        let memory = try #require(try gateway.metric("process_resident_memory_bytes"))
+        #expect(memory < 64 * 1_048_576)
+        client.vanish()
+        #expect(try gateway.call(key: .pro, method: "HEAD").status == 200)
+    }
+}
