@@ -160,11 +160,11 @@ enum DemoText {
 
 /// The service behind the demo: says what it was asked, so that one sees what the gateway forwards.
 enum DemoUpstream {
-    /// Starts it on a free port of the loopback address.
-    static func start() throws -> SocketAddress {
+    /// Starts it, on a free port of the loopback address unless told otherwise.
+    static func start(_ listen: String = "127.0.0.1:0") throws -> SocketAddress {
         let poller = try Poller()
         let server = try SmallServer(
-            address: "127.0.0.1:0", poller: poller, firstToken: 1, connectionsMax: 4_096
+            address: listen, poller: poller, firstToken: 1, connectionsMax: 4_096
         ) {
             request in
             let fields = request.fields.map {

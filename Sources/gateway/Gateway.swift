@@ -16,7 +16,9 @@ struct Gateway: ParsableCommand {
             `gateway demo` shows all of it without any set-up.
             """,
         version: Version.text,
-        subcommands: [Demo.self, Run.self, Check.self, KeysCommand.self])
+        subcommands: [
+            Demo.self, Run.self, Check.self, KeysCommand.self, Health.self, DemoUpstreamCommand.self,
+        ])
 }
 
 enum Version {

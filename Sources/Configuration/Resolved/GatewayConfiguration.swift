@@ -135,6 +135,13 @@ package struct EndpointConfiguration: Sendable, Hashable {
     package var transport: EndpointTransport
     /// As written, for logs and metric labels.
     package var text: String
+
+    package init(
+        transport: EndpointTransport, text: String
+    ) {
+        self.transport = transport
+        self.text = text
+    }
 }
 
 package enum EndpointTransport: Sendable, Hashable {
@@ -150,6 +157,17 @@ package struct HealthConfiguration: Sendable, Hashable {
     package var healthyThreshold: Int
     /// Failures in a row that take it out.
     package var unhealthyThreshold: Int
+
+    package init(
+        path: String, intervalMilliseconds: Int, timeoutMilliseconds: Int, healthyThreshold: Int,
+        unhealthyThreshold: Int
+    ) {
+        self.path = path
+        self.intervalMilliseconds = intervalMilliseconds
+        self.timeoutMilliseconds = timeoutMilliseconds
+        self.healthyThreshold = healthyThreshold
+        self.unhealthyThreshold = unhealthyThreshold
+    }
 }
 
 package struct RouteConfiguration: Sendable {

@@ -1,7 +1,15 @@
-import Configuration
+package import Configuration
 import HTTPWire
 import Reactor
 import TLS
+
+/// One question to one endpoint, for the command line.
+package enum HealthProbe {
+    /// - Returns: nil when the endpoint answers well, else what is wrong.
+    package static func ask(_ endpoint: EndpointConfiguration, _ health: HealthConfiguration) -> String? {
+        HealthChecker.probe(endpoint, health, caPath: nil)
+    }
+}
 
 /// Asks the endpoints of one upstream how they are, on a thread of its own.
 final class HealthChecker {

@@ -82,7 +82,10 @@ final class ChildProcess: Sendable {
         let merged = ProcessInfo.processInfo.environment.merging(environment) { _, new in new }
         var argumentPointers = unsafe ([path] + arguments).map { unsafe strdup($0) } + [nil]
         var environmentPointers = unsafe merged.map { unsafe strdup("\($0)=\($1)") } + [nil]
-        defer { unsafe (argumentPointers + environmentPointers).forEach { unsafe free($0) } }
+        defer {
+            for index in unsafe argumentPointers.indices { unsafe free(argumentPointers[index]) }
+            for index in unsafe environmentPointers.indices { unsafe free(environmentPointers[index]) }
+        }
         var started: pid_t = 0
         let code = unsafe posix_spawnp(
             &started, path, &actions, &attributes, &argumentPointers, &environmentPointers)
