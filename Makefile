@@ -11,7 +11,7 @@ SWIFT_FILES = Package.swift Sources Tests
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace
-BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-client wrk
+BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace
 
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
@@ -44,7 +44,7 @@ test-sanitized: test-packages ## Run the unit tests under the address, then the 
 
 .PHONY: bench
 bench: build bench-packages ## Measure CPU per request beside nginx and HAProxy (about 20 minutes)
-	@GATEWAY_BINARY=$(RELEASE_BINARY) Benchmarks/run
+	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/run
 
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz the parsers for FUZZ_SECONDS each (default 60)

@@ -28,9 +28,10 @@ package final class FailureLimiter: Sendable {
         return decision.isGranted ? 0 : decision.retryMicroseconds
     }
 
-    /// Neighbouring addresses differ in their low bits only; the shard is chosen by them.
+    /// Addresses that share their low bits would share a shard. One to one: no address counts for another.
     private static func spread(_ prefix: (UInt64, UInt64)) -> (UInt64, UInt64) {
-        let mixed = (prefix.0 ^ prefix.1) &* 0x9E37_79B9_7F4A_7C15
-        return (mixed ^ mixed >> 32 ^ prefix.0, prefix.1)
+        let both = prefix.0 ^ prefix.1
+        let mixed = (both ^ both >> 32) &* 0x9E37_79B9_7F4A_7C15
+        return (mixed ^ mixed >> 32, prefix.1)
     }
 }

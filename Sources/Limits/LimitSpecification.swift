@@ -1,5 +1,6 @@
 /// Why a limit as written cannot be used: one sentence.
 package struct LimitProblem: Error, Equatable, Sendable {
+    /// For the person who wrote the limit.
     package let text: String
 }
 

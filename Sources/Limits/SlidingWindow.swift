@@ -4,12 +4,16 @@
 //
 // The log is a ring of runs (instant, permits). Up to `exactMaximum` permits every instant has its own run;
 // above, runs within W/4096 share one whose instant is the latest of them. Later is the safe side: it frees
-// later.
+// later. The ring doubles until it holds what its limit asks for and then stays; it never exceeds `runsMax`,
+// whatever is written down.
 
 /// The log of one window of one account.
 struct SlidingWindow {
     /// Up to this many permits the log is exact to the microsecond.
     static let exactMaximum: Int64 = 4_096
+    /// Most runs. A limit by itself needs at most 8,193: 4,096 exact ones, or those that a window touches.
+    /// The rest is for limits that changed, and for what others granted.
+    static let runsMax = 16_384
 
     private struct Run {
         var atMicroseconds: Int64
@@ -52,7 +56,7 @@ struct SlidingWindow {
         if count > 0 {
             let last = (first &+ count &- 1) & (runs.count &- 1)
             let grain = limit > Self.exactMaximum ? max(1, lengthMicroseconds / Self.exactMaximum) : 1
-            if runs[last].atMicroseconds / grain == now / grain {
+            if count == Self.runsMax || runs[last].atMicroseconds / grain == now / grain {
                 runs[last].atMicroseconds = now
                 runs[last].permits &+= permits
                 return

@@ -5,6 +5,9 @@ package struct Window: Hashable, Sendable {
     /// 1 second to 31 days, in microseconds; tests may go below.
     package var lengthMicroseconds: Int64
 
+    /// - Parameters:
+    ///   - limit: 0 to 1,000,000,000 permits.
+    ///   - lengthMicroseconds: above 0.
     @inlinable
     package init(limit: Int64, lengthMicroseconds: Int64) {
         self.limit = limit
@@ -34,6 +37,7 @@ package struct LimitPlan: Sendable {
 }
 
 extension LimitPlan: Equatable {
+    /// Whether both bind alike, as written: order counts.
     package static func == (left: LimitPlan, right: LimitPlan) -> Bool {
         guard left.count == right.count else { return false }
         for index in 0..<left.count where left.windows[index] != right.windows[index] { return false }
@@ -54,6 +58,7 @@ package struct Decision: Sendable {
     /// is.
     package var retryMicroseconds: Int64
 
+    /// A decision that speaks of `count` windows, all of them empty of news.
     package init(isGranted: Bool, count: Int) {
         self.isGranted = isGranted
         self.count = count

@@ -26,21 +26,24 @@ package final class WindowTable: Sendable {
         var lastMicroseconds: Int64 = 0
     }
 
-    private final class Cell: Sendable {
+    /// A shard with room after it, so that no two locks lie in one cache line.
+    private struct Cell: ~Copyable, Sendable {
         let shard = Mutex(Shard())
+        private let spacing = InlineArray<8, UInt64>(repeating: 0)
     }
 
     private static let shardCount = 64
     /// Accounts looked at for one that may go when a shard is full.
     private static let evictionSteps = 64
 
-    private let cells: [Cell]
+    /// In the object itself: a class for each would be retained and released by every call.
+    private let cells: InlineArray<64, Cell>
     private let accountsPerShard: Int
 
     /// - Parameter accounts: most accounts that are followed at once. When all of them have permits in their
     ///   windows, a new account is refused rather than an old one forgotten: forgetting would admit too much.
     package init(accounts: Int) {
-        cells = (0..<Self.shardCount).map { _ in Cell() }
+        cells = InlineArray { _ in Cell() }
         accountsPerShard = max(1, accounts / Self.shardCount)
     }
 

@@ -89,6 +89,11 @@ final class StoreThread: @unchecked Sendable {
             ["ZCOUNT", nodes, "\(now - Self.nodeSeconds)", "+inf"],
         ])
         if let count = values[2].integer { server.shared.liveNodes = Int(count) }
+        let seen = server.shared.takeSeen()
+        guard !seen.isEmpty else { return }
+        var command = ["HSET", configuration.store.prefix + "seen"]
+        for (id, second) in seen { command += [id, "\(second)"] }
+        _ = try client.command(command)
     }
 
     /// The caller has had its answer; what happens to the key is nobody's business but the operator's.

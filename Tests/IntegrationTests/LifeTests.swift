@@ -113,7 +113,8 @@ struct LifeTests {
         #expect(object?["limit"] as? Int == 1_000)
         #expect(object?["remaining"] as? Int == 999)
         #expect(object?["client"] as? String == "127.0.0.1")
-        #expect(!line.contains(TestKey.pro.secret))
+        #expect(object?["path"] as? String == "/api/x")
+        #expect(!line.contains(TestKey.pro.secret) && !line.contains("token"))
     }
 
     @Test("SNI chooses the certificate, and strict_host refuses a host it does not cover")

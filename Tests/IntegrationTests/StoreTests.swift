@@ -70,6 +70,27 @@ struct StoreTests {
         #expect(try gateway.call(key: Self.key).status == 200)
     }
 
+    @Test("the last use of a key is written down")
+    func lastUse() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        #expect(try gateway.call(key: Self.key).status == 200)
+        let id = "key_" + sha256Hexadecimal(Self.key.secret).prefix(16)
+        try Deadline(seconds: 5).wait("the note") {
+            try Int(redis.command("HGET", "gateway:seen", id)) != nil
+        }
+    }
+
+    @Test("a body that is too large costs no permit")
+    func tooLargeIsFree() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        #expect(
+            try gateway.call(key: Self.key, method: "POST", fields: "Content-Length: 99999999\r\n").status
+                == 413)
+        #expect(try redis.command("EXISTS", "gateway:limit:{stored}:60s") == "0")
+    }
+
     @Test("an expired key is refused")
     func expired() throws {
         let redis = try RedisServer()

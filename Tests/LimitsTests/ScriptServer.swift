@@ -22,7 +22,7 @@ final class ScriptServer: Sendable {
         let output = Pipe()
         process = Process()
         process.executableURL = URL(fileURLWithPath: "/bin/sh")
-        let minder = "redis-server \"$@\" 2>&1 & child=$!; read -r _; kill -KILL $child; wait"
+        let minder = "redis-server \"$@\" 2>&1 & child=$!; exec >&-; read -r _; kill -KILL $child"
         process.arguments = [
             "-c", minder, "sh", "--port", "0", "--unixsocket", folder.appendingPathComponent("s").path,
             "--dir", folder.path, "--save", "", "--appendonly", "no",
@@ -83,7 +83,9 @@ final class ScriptServer: Sendable {
         try process.run()
         let data = try output.fileHandleForReading.readToEnd() ?? Data()
         process.waitUntilExit()
-        guard process.terminationStatus == 0 else { throw Failure(description: arguments.joined(separator: " ")) }
+        guard process.terminationStatus == 0 else {
+            throw Failure(description: arguments.joined(separator: " "))
+        }
         return String(decoding: data, as: UTF8.self)
     }
 }
@@ -147,7 +149,8 @@ struct ScriptReply {
     /// Nil when the shape is not the one promised for the call.
     init?(_ text: String, to call: ScriptCall) {
         let numbers = text.split(separator: ",").map { Int64($0) }
-        guard !numbers.contains(nil), numbers.count == 1 + call.items.reduce(0, { $0 + 2 + 2 * $1.plan.count })
+        guard !numbers.contains(nil),
+            numbers.count == 1 + call.items.reduce(0, { $0 + 2 + 2 * $1.plan.count })
         else { return nil }
         var rest = numbers.compactMap(\.self)[...]
         now = rest.removeFirst()

@@ -263,7 +263,7 @@ extension Worker {
 
     /// Answers to a valid key carry its limits even where nothing was spent.
     private func hasNoDecisionYet(_ reason: Reason) -> Bool {
-        reason == .scopeMissing || reason == .noRoute || reason == .methodNotAllowed
+        reason == .scopeMissing || reason == .noRoute || reason == .methodNotAllowed || reason == .tooLarge
     }
 
     private func inspectLimit(_ key: Slot<ActiveKey>, into context: inout RefusalContext) {

@@ -62,8 +62,7 @@ struct Exchange: ~Copyable {
     var decisionMicroseconds: Int64 = 0
     /// Where the request identifier stands in `head`.
     var requestID = 0..<0
-    /// Where method and target, as received, stand in `head`.
-    var methodRange = 0..<0
+    /// Where the path, as forwarded, stands in `head`.
     var targetRange = 0..<0
     var traceHigh: UInt64 = 0
     var traceLow: UInt64 = 0

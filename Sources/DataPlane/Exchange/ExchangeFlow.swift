@@ -12,9 +12,6 @@ extension Worker {
         _ slot: Slot<Downstream>, headCount: Int, route: Int, key: Slot<ActiveKey>?,
         decision: Decision? = nil, decisionMicroseconds: Int64 = 0
     ) -> Bool {
-        if case .length(let count) = requestHead.value.body, count > plan.routes[route].bodyBytes {
-            return refuse(slot, .tooLarge, headCount: headCount, route: route, key: key)
-        }
         guard let exchange = makeExchange(slot, headCount: headCount, route: route, key) else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }

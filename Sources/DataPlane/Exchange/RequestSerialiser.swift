@@ -22,11 +22,12 @@ extension Worker {
         var writer = ByteWriter(exchange.value.head)
         let isTrusted = isTrusted(slot.value.peer)
         writer.append(bytes.span(requestHead.value.methodRange))
-        exchange.value.methodRange = 0..<writer.count
         writer.append(byte: 0x20)
         let targetStart = writer.count
         writeTarget(routePlan, into: &writer)
-        exchange.value.targetRange = targetStart..<writer.count
+        // The log shows paths, never queries: those hold what their senders did not mean to have written
+        // down.
+        exchange.value.targetRange = targetStart..<writer.count - requestHead.value.query.count
         writer.append(" HTTP/1.1\r\nHost: ")
         writer.append(
             routePlan.host.isEmpty

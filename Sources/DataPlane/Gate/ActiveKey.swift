@@ -24,6 +24,8 @@ struct ActiveKey: ~Copyable {
     var accountSlot: Int32
     var plan: LimitPlan
     var policy: PolicyText
+    /// When its use was last noted, seconds of wall time.
+    var seenSeconds: Int64 = 0
     /// The cache's own hold and one per call under way.
     var holders: Int32 = 1
 }

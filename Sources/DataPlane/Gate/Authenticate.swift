@@ -73,7 +73,17 @@ extension Worker {
         }
         if key.value.refusal != .none { return .refused(key.value.refusal) }
         if state.value.wallMicroseconds >= key.value.expiresAtMicroseconds { return .refused(.keyExpired) }
+        noteUse(key)
         return .key(key)
+    }
+
+    /// Tells the store thread, once a minute, that a key is in use.
+    private func noteUse(_ key: Slot<ActiveKey>) {
+        let second = state.value.dateSecond
+        guard hasStore, second - key.value.seenSeconds >= HardLimits.seenSeconds else { return }
+        key.value.seenSeconds = second
+        let identity = key.value.identity
+        shared.noteSeen(String(copying: identity.span(key.value.id)), atSeconds: second)
     }
 
     /// An entry whose time is over is asked for again; while the store is away it serves for `stale_for`.

@@ -29,9 +29,6 @@ extension Worker {
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
         }
-        if case .length(let count) = requestHead.value.body, count > plan.routes[route].bodyBytes {
-            return refuse(slot, .tooLarge, headCount: headCount, route: route, key: key)
-        }
         guard let exchange = makeExchange(slot, headCount: headCount, route: route, key) else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }

@@ -44,6 +44,7 @@ extension Worker {
         target.value.append(block.span(requestHead.value.query))
         let routing = route(pathCount)
         if case .route(let number) = routing, plan.routes[number].isPublic {
+            if isTooLarge(number) { return refuse(slot, .tooLarge, headCount: headCount, route: number) }
             return admit(slot, headCount: headCount, route: number, key: nil)
         }
         switch authenticate(slot) {
@@ -78,8 +79,17 @@ extension Worker {
             guard key.value.grants.contains(plan.routes[number].scopes) else {
                 return refuse(slot, .scopeMissing, headCount: headCount, route: number, key: key)
             }
+            if isTooLarge(number) {
+                return refuse(slot, .tooLarge, headCount: headCount, route: number, key: key)
+            }
             return limit(slot, headCount: headCount, route: number, key)
         }
+    }
+
+    /// Whether the body that the head announces is over the route's limit: refused before it costs a permit.
+    private func isTooLarge(_ route: Int) -> Bool {
+        guard case .length(let count) = requestHead.value.body else { return false }
+        return count > plan.routes[route].bodyBytes
     }
 
     /// Whether the certificate that SNI chose covers the host the caller asks for.

@@ -13,7 +13,9 @@ extension Worker {
                 return
             case .outOfDescriptors:
                 // The connection stays in the kernel's queue; it is taken when another has closed.
+                // Not watched meanwhile: a level-triggered listener would keep the loop spinning.
                 metrics.add(.connectionsRefused)
+                pauseAccepting()
                 shared.report(
                     .error, "no file descriptors left: raise the limit (ulimit -n, LimitNOFILE)",
                     every: 60)
@@ -41,6 +43,29 @@ extension Worker {
             return
         }
         setTimer(slot, after: Int64(timeouts.handshake) * 1_000)
+    }
+
+    private func pauseAccepting() {
+        state.value.acceptsAgainMicroseconds =
+            state.value.nowMicroseconds + HardLimits.acceptPauseMicroseconds
+        watchListeners(Interest.none)
+    }
+
+    /// Accepts again after a pause.
+    func acceptorTick() {
+        guard state.value.acceptsAgainMicroseconds > 0,
+            state.value.nowMicroseconds >= state.value.acceptsAgainMicroseconds
+        else { return }
+        state.value.acceptsAgainMicroseconds = 0
+        watchListeners(.read)
+    }
+
+    private func watchListeners(_ interest: Interest) {
+        guard state.value.hasListeners else { return }
+        poller.modify(listener, token: Token(.listener).rawValue, interest)
+        if plaintextListener.isOpen {
+            poller.modify(plaintextListener, token: Token(.plaintextListener).rawValue, interest)
+        }
     }
 
     func beginDrain() {

@@ -32,6 +32,10 @@ enum HardLimits {
     /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
     static let retryShare = 5
     static let retryBalance = 10
+    /// How long a worker without file descriptors waits before it accepts again.
+    static let acceptPauseMicroseconds: Int64 = 100_000
+    /// Seconds between two notes that a key is in use: last use is told to the minute.
+    static let seenSeconds: Int64 = 60
     /// New connections accepted per turn, so that a flood of them cannot starve the open ones.
     static let acceptsPerTurn = 64
 }

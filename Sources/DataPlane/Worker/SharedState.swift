@@ -23,6 +23,8 @@ package struct ExposedKey: Sendable {
 package final class SharedState: Sendable {
     /// Kinds of reports that are remembered in order to repeat none of them too often.
     private static let reportKindsMax = 512
+    /// Notes of use that wait for the store; what is beyond is noted a minute later.
+    private static let seenMax = 65_536
     /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
     private static let exposuresMax = 1_024
 
@@ -39,6 +41,7 @@ package final class SharedState: Sendable {
     private let exposed = Atomic<UInt64>(0)
     private let liveNodeCount = Atomic<Int>(1)
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
+    private let seen = Mutex<[String: Int64]>([:])
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration) throws(SystemError) {
@@ -66,6 +69,21 @@ package final class SharedState: Sendable {
             return true
         }
         if isDue { reports.post(Report(level: level, text: text)) }
+    }
+
+    func noteSeen(_ id: String, atSeconds second: Int64) {
+        seen.withLock { seen in
+            if seen.count < Self.seenMax { seen[id] = second }
+        }
+    }
+
+    /// Keys that were in use since the last call, with the second of their latest use.
+    package func takeSeen() -> [String: Int64] {
+        seen.withLock { seen in
+            let taken = seen
+            seen = [:]
+            return taken
+        }
     }
 
     func noteExposure(_ key: ExposedKey) {

@@ -29,6 +29,7 @@ extension Worker {
             }
         } while !state.value.expiredTimers.isEmpty
         storeTick()
+        acceptorTick()
     }
 
     private func expire(_ timer: Int) {

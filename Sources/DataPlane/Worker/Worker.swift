@@ -35,7 +35,8 @@ struct WorkerState {
     var isDraining = false
     var isStopping = false
     var hasListeners = true
-    var parked = 0
+    /// When accepting goes on after file descriptors ran out; 0 while it does.
+    var acceptsAgainMicroseconds: Int64 = 0
 
     init(seed: UInt64) {
         random = FastRandom(seed: seed)

@@ -1,0 +1,162 @@
+"""Configurations of the gateway and of those it is compared with, each as fast as its manual allows."""
+
+import hashlib
+import os
+
+KEYS = [f"sk_live_bench{number:06d}" for number in range(1000)]
+
+
+def write(folder, name, text):
+    path = os.path.join(folder, name)
+    with open(path, "w") as file:
+        file.write(text)
+    return path
+
+
+def gateway(folder, port, admin, upstream, redis=None, limit="1000000000/minute"):
+    static = "\n".join(
+        f'    - {{ sha256: "{hashlib.sha256(key.encode()).hexdigest()}", account: a{number}, tier: bench,'
+        ' scopes: ["bench:read"] }'
+        for number, key in enumerate(KEYS)
+    )
+    keys = "" if redis else f"keys:\n  static:\n{static}\n"
+    store = f"redis://127.0.0.1:{redis}/0" if redis else "memory:"
+    return write(folder, f"gateway-{port}.conf", f"""
+listen:
+  https:
+    address: "127.0.0.1:{port}"
+    certificates: [{{ chain: "{folder}/certificate.pem", private_key: "{folder}/key.pem" }}]
+admin: {{ address: "127.0.0.1:{admin}" }}
+store: {{ url: "{store}" }}
+{keys}tiers:
+  bench: {{ limits: ["{limit}"] }}
+  few: {{ limits: ["1/hour"] }}
+upstreams:
+  main: {{ endpoints: ["http://127.0.0.1:{upstream}"], idle_connections: 1024 }}
+routes:
+  - {{ path: /**, scopes: ["bench:read"], upstream: main }}
+limits: {{ connections: 20000, failed_authentications: off }}
+access_log: {{ path: off }}
+timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
+workers: 1
+""")
+
+
+def nginx(folder, name, port, upstream, http="", server=""):
+    return write(folder, f"{name}.conf", f"""
+worker_processes 1;
+pid {folder}/{name}.pid;
+error_log {folder}/{name}.err error;
+daemon off;
+LOAD_MODULES
+worker_rlimit_nofile 40000;
+events {{ worker_connections 32000; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  keepalive_timeout 600s;
+  {http}
+  upstream main {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} ssl backlog=4096;
+    ssl_certificate {folder}/certificate.pem;
+    ssl_certificate_key {folder}/key.pem;
+    ssl_protocols TLSv1.3;
+    location / {{
+      {server}
+      proxy_pass http://main;
+      proxy_http_version 1.1;
+      proxy_set_header Connection "";
+    }}
+  }}
+}}
+""".replace("LOAD_MODULES", "" if "lua" not in name else
+            "load_module modules/ndk_http_module.so;\nload_module modules/ngx_http_lua_module.so;"))
+
+
+def nginx_limit(folder, port, upstream):
+    entries = "\n".join(f'    "Bearer {key}" a{number};' for number, key in enumerate(KEYS))
+    http = f"""
+  map_hash_max_size 8192; map_hash_bucket_size 128;
+  map $http_authorization $account {{
+    default "";
+{entries}
+  }}
+  limit_req_zone $account zone=accounts:10m rate=1000000r/s;
+  limit_req_status 429;"""
+    server = """
+      if ($account = "") { return 401; }
+      limit_req zone=accounts burst=1000000 nodelay;
+      proxy_set_header X-Account $account;"""
+    return nginx(folder, "nginx-limit", port, upstream, http, server)
+
+
+def nginx_lua(folder, port, upstream, redis):
+    """Keys and an exact window in Redis: one EVALSHA a call on a kept-alive connection."""
+    server = """
+      access_by_lua_block { gate() }"""
+    http = f"""
+  init_worker_by_lua_block {{
+    function gate()
+      local key = ngx.var.http_authorization
+      local token = key and key:match("^Bearer (.+)$")
+      if not token then return ngx.exit(401) end
+      local sock = ngx.socket.tcp()
+      sock:settimeout(1000)
+      if not sock:connect("127.0.0.1", {redis}) then return ngx.exit(503) end
+      local s = SCRIPT
+      sock:send("*4\\r\\n$7\\r\\nEVALSHA\\r\\n$40\\r\\n" .. s .. "\\r\\n$1\\r\\n1\\r\\n$" .. #token .. "\\r\\n" .. token .. "\\r\\n")
+      local line = sock:receive("*l")
+      sock:setkeepalive(60000, 1024)
+      if not line or line:sub(1, 1) ~= ":" then return ngx.exit(503) end
+      local left = tonumber(line:sub(2))
+      if left == -2 then return ngx.exit(401) end
+      if left < 0 then return ngx.exit(429) end
+      ngx.header["RateLimit"] = '"bench";r=' .. left
+    end
+  }}"""
+    return nginx(folder, "nginx-lua", port, upstream, http, server)
+
+
+LUA_SCRIPT = (
+    "local k='bench:key:'..redis.sha1hex(KEYS[1]) local tier=redis.call('GET',k) if not tier then return -2 end "
+    "local w='bench:limit:'..tier local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
+    "local n=redis.call('LLEN',w) local h=redis.call('LINDEX',w,0) "
+    "while h and tonumber(h)<now-1000000 do redis.call('LPOP',w) n=n-1 h=redis.call('LINDEX',w,0) end "
+    "if n>=1000000 then return -1 end redis.call('RPUSH',w,now) redis.call('PEXPIRE',w,2000) return 1000000-n"
+)
+
+
+def haproxy(folder, port, upstream, guarded):
+    keys = write(folder, "haproxy.map", "\n".join(
+        f"{hashlib.sha256(key.encode()).hexdigest().upper()} a{number}" for number, key in enumerate(KEYS)) + "\n")
+    guard = f"""
+  stick-table type string len 32 size 100k expire 60s store http_req_rate(60s)
+  http-request set-var(txn.key) req.hdr(authorization),regsub("^Bearer ","")
+  http-request set-var(txn.account) var(txn.key),sha2(256),hex,map_str({keys})
+  http-request deny deny_status 401 unless {{ var(txn.account) -m found }}
+  http-request track-sc0 var(txn.account)
+  http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1000000000 }}
+  http-request set-header X-Account %[var(txn.account)]
+  http-request del-header authorization
+  http-response set-header RateLimit-Policy "\\"bench\\";q=1000000000;w=60\"""" if guarded else ""
+    name = "haproxy-guarded" if guarded else "haproxy"
+    write(folder, "haproxy.pem", open(f"{folder}/certificate.pem").read() + open(f"{folder}/key.pem").read())
+    return write(folder, f"{name}.cfg", f"""
+global
+  nbthread 1
+  maxconn 9500
+  tune.ssl.default-dh-param 2048
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 600s
+  timeout server 600s
+  option http-keep-alive
+  http-reuse always
+frontend main
+  bind 127.0.0.1:{port} ssl crt {folder}/haproxy.pem ssl-min-ver TLSv1.3{guard}
+  default_backend upstream
+backend upstream
+  server one 127.0.0.1:{upstream} pool-max-conn 1024
+""")
