@@ -61,6 +61,6 @@ let package = Package(
         tests("LimitsTests", ["Limits"]),
         tests("ConfigurationTests", ["Configuration", "Limits"]),
         tests("DataPlaneTests", ["DataPlane", "Configuration", "Reactor"]),
-        tests("IntegrationTests", ["TLS"]),
+        tests("IntegrationTests", ["TLS", "Limits"]),
     ]
 )

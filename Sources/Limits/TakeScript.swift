@@ -22,7 +22,7 @@
 
 /// The script, and the bounds that its callers keep.
 package enum TakeScript {
-    /// Items of one call: Redis is busy for less than 0.3 ms.
+    /// Items of one call: Redis is busy for about a millisecond at most.
     package static let itemsMax = 64
     /// Permits of one item: what `unpack` takes safely.
     package static let permitsMax: Int64 = 1_000

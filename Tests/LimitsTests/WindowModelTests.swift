@@ -122,7 +122,10 @@ struct WindowModelTests {
         let full = table.inspect(
             account: WindowTests.account, plan: large, cost: 1, nowMicroseconds: 40_000)
         #expect(full.remaining[0] == 10_000)
-        // The newest of them are kept together, until the last has left.
+        // Memory has an end, so the newest are kept together, until the last has left.
+        let later = table.inspect(
+            account: WindowTests.account, plan: large, cost: 1, nowMicroseconds: day + 30_000)
+        #expect(later.remaining[0] < 39_999)
         let early = table.inspect(
             account: WindowTests.account, plan: small, cost: 100, nowMicroseconds: day + 40_000)
         #expect(!early.isGranted && early.retryMicroseconds == day + 40_001)
