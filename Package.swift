@@ -61,6 +61,8 @@ let package = Package(
         tests("LimitsTests", ["Limits"]),
         tests("ConfigurationTests", ["Configuration", "Limits"]),
         tests("DataPlaneTests", ["DataPlane", "Configuration", "Reactor"]),
+        tests("RedisTests", ["Redis", "Reactor", "TLS"]),
+        tests("KeyManagementTests", ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys"]),
         tests("IntegrationTests", ["TLS", "Limits"]),
     ]
 )

@@ -61,7 +61,10 @@ static inline void *gw_arena_object(const redisReadTask *task, const gw_reply_no
     return (void *)(uintptr_t)(node - arena->nodes + 1);
 }
 
+// Redis speaks RESP3 only to those who ask for it; hiredis 1.x would read it. NULL refuses the reply.
 static inline void *gw_create_string(const redisReadTask *task, char *text, size_t count) {
+    if (task->type != REDIS_REPLY_STRING && task->type != REDIS_REPLY_STATUS && task->type != REDIS_REPLY_ERROR)
+        return NULL;
     gw_reply_node *node = gw_arena_place(task);
     gw_reply_arena *arena = task->privdata;
     if (!node || count > arena->text_limit - arena->text_count) return NULL;
@@ -88,6 +91,7 @@ static inline void *gw_create_array(const redisReadTask *task, size_t count) {
 #else
 static inline void *gw_create_array(const redisReadTask *task, int count) {
 #endif
+    if (task->type != REDIS_REPLY_ARRAY) return NULL;
     gw_reply_node *node = gw_arena_place(task);
     gw_reply_arena *arena = task->privdata;
     if (!node || (uint64_t)count > arena->node_limit) return NULL;
@@ -104,6 +108,7 @@ static inline void *gw_create_array(const redisReadTask *task, int count) {
 }
 
 static inline void *gw_create_integer(const redisReadTask *task, long long value) {
+    if (task->type != REDIS_REPLY_INTEGER) return NULL;
     gw_reply_node *node = gw_arena_place(task);
     if (!node) return NULL;
     memset(node, 0, sizeof *node);
@@ -120,6 +125,18 @@ static inline void *gw_create_nil(const redisReadTask *task) {
     return gw_arena_object(task, node);
 }
 
+#if HIREDIS_MAJOR >= 1
+// Without these hiredis would return such a value as an object that stands in no arena.
+static inline void *gw_create_double(const redisReadTask *task, double value, char *text, size_t count) {
+    (void)task, (void)value, (void)text, (void)count;
+    return NULL;
+}
+static inline void *gw_create_bool(const redisReadTask *task, int value) {
+    (void)task, (void)value;
+    return NULL;
+}
+#endif
+
 static inline void gw_free_object(void *object) { (void)object; }
 
 // hiredis keeps the pointer, so the table is one object for the whole process.
@@ -129,6 +146,10 @@ static inline redisReplyObjectFunctions *gw_reply_functions(void) {
         .createArray = gw_create_array,
         .createInteger = gw_create_integer,
         .createNil = gw_create_nil,
+#if HIREDIS_MAJOR >= 1
+        .createDouble = gw_create_double,
+        .createBool = gw_create_bool,
+#endif
         .freeObject = gw_free_object,
     };
     return &functions;

@@ -15,6 +15,7 @@ package enum KeyStoreProblem: Error, Sendable {
     /// What was asked for cannot be done; one sentence.
     case refused(String)
 
+    /// One sentence, without secrets.
     package var text: String {
         switch self {
         case .unavailable(let text), .refused(let text): return text
@@ -24,14 +25,20 @@ package enum KeyStoreProblem: Error, Sendable {
 
 /// What a new key is to be.
 package struct KeyRequest: Sendable {
+    /// Whom its calls are charged to; nil is the key itself.
     package var account: String?
+    /// Name of a configured tier.
     package var tier: String
+    /// What it may do.
     package var scopes: ScopeSet
+    /// What its owner calls it, at most 256 bytes.
     package var name: String?
     /// Unix seconds; nil is never.
     package var expiresAtSeconds: Int64?
+    /// Windows that override the tier's, like `5000/minute,200/second`.
     package var limits: String?
 
+    /// A request; `KeyStore.prepare` checks it.
     package init(
         account: String?, tier: String, scopes: ScopeSet, name: String?, expiresAtSeconds: Int64?,
         limits: String?
@@ -47,12 +54,15 @@ package struct KeyRequest: Sendable {
 
 /// A new key with its record, before anything is written.
 package struct PreparedKey: ~Copyable {
+    /// What is to be stored.
     package let record: KeyRecord
+    /// What is to be shown, once.
     package let secret: KeySecret
 }
 
 /// A key with what the store knows beside its record.
 package struct StoredKey: Sendable {
+    /// The record as it stands.
     package var record: KeyRecord
     /// Unix seconds of the last use, as far as it has been written down.
     package var lastSeenSeconds: Int64?
@@ -62,15 +72,19 @@ package struct StoredKey: Sendable {
 
 /// Who does something, for the audit trail.
 package struct Actor: Sendable {
+    /// A person or a program.
     package var name: String
+    /// Where it was done from.
     package var origin: String
 
+    /// Somebody, and where from.
     package init(name: String, origin: String) {
         self.name = name
         self.origin = origin
     }
 }
 
+/// The keys of one configuration: those it declares itself, and those of its store. For one thread.
 package final class KeyStore {
     /// Lines of the audit trail that are kept, about.
     private static let auditLinesMax = 100_000
@@ -147,6 +161,12 @@ package final class KeyStore {
             for index in 0..<span.count { span[index] = random[index] }
         }
         let record = try record(for: secret, request)
+        do {
+            // The data plane reads it the same way: what it would refuse must not be written at all.
+            _ = try KeyRecord(digest: record.digest, fields: record.fields) { _ in true }
+        } catch {
+            throw .refused("such a key could not be used: \(error.text)")
+        }
         return PreparedKey(record: record, secret: secret)
     }
 
@@ -233,8 +253,16 @@ package final class KeyStore {
         if let record = configuration.keys.staticKeys.first(where: { $0.digest == digest }) {
             return StoredKey(record: record, lastSeenSeconds: nil, isStatic: true)
         }
-        guard client != nil else { return nil }
-        let value = try run(["HGETALL", "\(prefix)key:\(digest.hexadecimal)"])
+        guard let client else { return nil }
+        let value: RedisValue
+        do {
+            value = try client.command(["HGETALL", "\(prefix)key:\(digest.hexadecimal)"])
+        } catch {
+            guard case .server(let text) = error, text.hasPrefix("WRONGTYPE") else {
+                throw .unavailable(error.text)
+            }
+            throw .refused("the record of \(KeyRecord.defaultID(of: digest)) cannot be used: it is no hash")
+        }
         guard let fields = value.fields, !fields.isEmpty else { return nil }
         let record: KeyRecord
         do {
@@ -260,38 +288,82 @@ package final class KeyStore {
         return nil
     }
 
-    /// All keys: those of the configuration, then the newest of the store.
+    /// Keys of the configuration and of the store, the newest first.
+    ///
+    /// Every record of the store is looked at, and of those that fit the newest `pageMax` are kept. Records
+    /// that cannot be used are left out: they refuse their keys anyway.
     package func list(account: String?, tier: String?) throws(KeyStoreProblem) -> [StoredKey] {
-        var keys = configuration.keys.staticKeys.map {
+        func fits(_ record: KeyRecord) -> Bool {
+            (account == nil || record.account == account) && (tier == nil || record.tier == tier)
+        }
+        var keys = configuration.keys.staticKeys.filter(fits).map {
             StoredKey(record: $0, lastSeenSeconds: nil, isStatic: true)
         }
-        if client != nil {
-            var digests: [Digest256] = []
-            var cursor = "0"
-            // By SCAN and not by the sorted set: records of other programs are keys too.
-            repeat {
-                let value = try run(["SCAN", cursor, "MATCH", "\(prefix)key:*", "COUNT", "1000"])
-                guard let elements = value.elements, elements.count == 2, let next = elements[0].text else {
-                    throw .unavailable("the store answered SCAN with something else")
-                }
-                for name in elements[1].elements ?? [] {
-                    if let digest = name.text.flatMap({ Digest256(hex: String($0.suffix(64))) }),
-                        !digests.contains(digest)
-                    {
-                        digests.append(digest)
-                    }
-                }
-                cursor = next
-            } while cursor != "0" && digests.count < Self.pageMax
-            for digest in digests {
-                if let found = try? find(digest: digest) { keys.append(found) }
+        guard let client else { return keys.sorted(by: Self.isNewer) }
+        let staticDigests = Set(configuration.keys.staticKeys.map(\.digest))
+        var found: [Digest256: StoredKey] = [:]
+        var cursor = "0"
+        // By SCAN and not by the sorted set: records of other programs are keys too.
+        repeat {
+            let value = try run(["SCAN", cursor, "MATCH", "\(prefix)key:*", "COUNT", "1000"])
+            guard let elements = value.elements, elements.count == 2, let next = elements[0].text else {
+                throw .unavailable("the store answered SCAN with something else")
             }
+            // SCAN may name a record twice; the configuration's keys hide the store's.
+            let digests = (elements[1].elements ?? []).compactMap { name in
+                name.text.flatMap { Digest256(hex: String($0.suffix(Digest256.hexadecimalCount))) }
+            }.filter { !staticDigests.contains($0) }
+            for record in try records(of: digests, client) where fits(record) {
+                found[record.digest] = StoredKey(record: record, lastSeenSeconds: nil, isStatic: false)
+            }
+            if found.count > 2 * Self.pageMax { found = Self.newest(found) }
+            cursor = next
+        } while cursor != "0"
+        keys += try withLastUse(Array(Self.newest(found).values))
+        return keys.sorted(by: Self.isNewer)
+    }
+
+    private static func isNewer(_ one: StoredKey, _ other: StoredKey) -> Bool {
+        (one.record.createdAtSeconds ?? 0, one.record.id)
+            > (other.record.createdAtSeconds ?? 0, other.record.id)
+    }
+
+    private static func newest(_ keys: [Digest256: StoredKey]) -> [Digest256: StoredKey] {
+        guard keys.count > pageMax else { return keys }
+        let kept = keys.values.sorted(by: isNewer).prefix(pageMax)
+        return Dictionary(kept.map { ($0.record.digest, $0) }) { first, _ in first }
+    }
+
+    /// The records that can be used, in one exchange.
+    private func records(
+        of digests: [Digest256], _ client: RedisClient
+    ) throws(KeyStoreProblem) -> [KeyRecord] {
+        guard !digests.isEmpty else { return [] }
+        let values: [RedisValue]
+        do {
+            values = try client.pipeline(digests.map { ["HGETALL", "\(prefix)key:\($0.hexadecimal)"] })
+        } catch {
+            throw .unavailable(error.text)
         }
-        return keys.filter { key in
-            (account == nil || key.record.account == account) && (tier == nil || key.record.tier == tier)
+        var records: [KeyRecord] = []
+        for (digest, value) in zip(digests, values) {
+            if case .error(let text) = value, !text.hasPrefix("WRONGTYPE") { throw .unavailable(text) }
+            // A record that went away since is empty.
+            guard let fields = value.fields, !fields.isEmpty,
+                let record = try? KeyRecord(digest: digest, fields: fields, isTier: { _ in true })
+            else { continue }
+            records.append(record)
         }
-        .sorted {
-            ($0.record.createdAtSeconds ?? 0, $0.record.id) > ($1.record.createdAtSeconds ?? 0, $1.record.id)
+        return records
+    }
+
+    private func withLastUse(_ keys: [StoredKey]) throws(KeyStoreProblem) -> [StoredKey] {
+        guard !keys.isEmpty else { return [] }
+        let seen = try run(["HMGET", "\(prefix)seen"] + keys.map(\.record.id)).elements ?? []
+        return zip(keys, seen).map { key, second in
+            var key = key
+            key.lastSeenSeconds = second.text.flatMap { Int64($0) }
+            return key
         }
     }
 

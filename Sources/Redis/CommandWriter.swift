@@ -10,6 +10,7 @@ package enum CommandWriter {
         writer.append("\r\n")
     }
 
+    /// An argument of any bytes.
     package static func append(_ bytes: Span<UInt8>, into writer: inout ByteWriter) {
         writer.append(byte: 0x24)
         writer.append(decimal: Int64(bytes.count))
@@ -18,6 +19,7 @@ package enum CommandWriter {
         writer.append("\r\n")
     }
 
+    /// An argument that is known when the program is built.
     package static func append(_ text: StaticString, into writer: inout ByteWriter) {
         writer.append(byte: 0x24)
         writer.append(decimal: Int64(text.utf8CodeUnitCount))
@@ -26,6 +28,7 @@ package enum CommandWriter {
         writer.append("\r\n")
     }
 
+    /// A number in decimal digits.
     package static func append(_ value: Int64, into writer: inout ByteWriter) {
         var digits = value < 0 ? 2 : 1
         var rest = value.magnitude
@@ -51,5 +54,6 @@ package enum CommandWriter {
         return result
     }
 
+    /// A whole command of texts, for slow paths.
     package static func bytes(_ arguments: [String]) -> [UInt8] { bytes(arguments.map { Array($0.utf8) }) }
 }

@@ -3,16 +3,22 @@ import TLS
 
 /// Where Redis is and how to speak to it.
 package struct StoreOptions: Sendable {
+    /// What carries the bytes.
     package enum Transport: Sendable {
         case tcp(host: String, port: Int, tls: Bool)
         case unixSocket(path: String)
     }
 
+    /// How it is reached.
     package var transport: Transport
+    /// Who asks.
     package var credentials: StoreCredentials
+    /// Number of the database, 0 or above.
     package var database: Int
+    /// Trust for TLS instead of the system's.
     package var caPath: String?
 
+    /// Options as the configuration resolved them.
     package init(transport: Transport, credentials: StoreCredentials, database: Int, caPath: String?) {
         self.transport = transport
         self.credentials = credentials
@@ -32,7 +38,7 @@ package indirect enum RedisValue: Sendable, Equatable {
 
     init(_ reply: Reply) {
         switch reply.kind {
-        case .string: self = .string(Array(reply.text.utf8))
+        case .string: self = .string(reply.byteArray)
         case .status: self = .status(reply.text)
         case .error: self = .error(reply.text)
         case .integer: self = .integer(reply.integer)
@@ -50,11 +56,13 @@ package indirect enum RedisValue: Sendable, Equatable {
         }
     }
 
+    /// The number, nil for anything else.
     package var integer: Int64? {
         if case .integer(let value) = self { return value }
         return nil
     }
 
+    /// The elements of an array, nil for anything else.
     package var elements: [RedisValue]? {
         if case .array(let values) = self { return values }
         return nil
@@ -73,11 +81,16 @@ package indirect enum RedisValue: Sendable, Equatable {
 }
 
 /// A client that waits for its answers: for the command line and for background threads.
+///
+/// Every call ends within the timeout. After a call that did not get all its answers the client is of no
+/// more use, because the next answer to come would belong to an earlier question.
 package final class RedisClient {
     private let connection: BlockingConnection
     private let reader = ReplyReader()
     private let timeoutMilliseconds: Int
-    private var received = Block.allocate(capacity: 65_536)
+    private var received: Block
+    /// Whether answers may still come to questions that nobody waits for any more.
+    private var isOutOfStep = false
 
     /// Connects, authenticates and selects the database.
     package init(_ options: StoreOptions, timeoutMilliseconds: Int) throws(RedisError) {
@@ -88,26 +101,49 @@ package final class RedisClient {
                 connection = try BlockingConnection(
                     toUnixPath: path, timeoutMilliseconds: timeoutMilliseconds)
             case .tcp(let host, let port, let tls):
-                guard let address = NameResolver.resolve(host: host, port: UInt16(clamping: port)).first
-                else {
+                let addresses = NameResolver.resolve(host: host, port: UInt16(clamping: port))
+                guard !addresses.isEmpty else {
                     throw ConnectionProblem("the name \(host) cannot be resolved")
                 }
-                connection = try BlockingConnection(
-                    to: address, serverName: tls ? host : nil, caPath: options.caPath,
+                connection = try Self.connect(
+                    toOneOf: addresses, serverName: tls ? host : nil, caPath: options.caPath,
                     timeoutMilliseconds: timeoutMilliseconds)
             }
         } catch {
             throw .unreachable(error.text)
         }
+        // Only now: an initialiser that throws earlier runs no deinit, which is what frees the block.
+        received = Block.allocate(capacity: 65_536)
         if let command = options.credentials.command {
             if case .error(let text) = try exchange([command.map { Array($0.utf8) }])[0] {
-                throw .refused(text)
+                throw .refused(options.credentials.shown(refusal: text))
             }
         }
         if options.database != 0 { _ = try command(["SELECT", "\(options.database)"]) }
     }
 
     deinit { received.deallocate() }
+
+    /// The first address that answers: a name may have one of each family, with nobody listening on the
+    /// first. The attempts share the timeout.
+    static func connect(
+        toOneOf addresses: [SocketAddress], serverName: String?, caPath: String?, timeoutMilliseconds: Int
+    ) throws(ConnectionProblem) -> BlockingConnection {
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(timeoutMilliseconds) * 1_000
+        var problem = ConnectionProblem("there is no address")
+        for (index, address) in addresses.enumerated() {
+            let left = Int((deadline - MonotonicClock.nowMicroseconds()) / 1_000)
+            guard left > 0 else { break }
+            do throws(ConnectionProblem) {
+                return try BlockingConnection(
+                    to: address, serverName: serverName, caPath: caPath,
+                    timeoutMilliseconds: max(1, left / (addresses.count - index)))
+            } catch {
+                problem = error
+            }
+        }
+        throw problem
+    }
 
     /// One command and its reply.
     ///
@@ -133,16 +169,12 @@ package final class RedisClient {
     /// - Returns: nil when none came in time.
     package func nextMessage(timeoutMilliseconds: Int) throws(RedisError) -> RedisValue? {
         if let reply = try reader.next() { return RedisValue(reply) }
-        received.clear()
-        do throws(ConnectionProblem) {
-            guard try connection.receive(into: &received, timeoutMilliseconds: timeoutMilliseconds) else {
-                throw ConnectionProblem("Redis has closed the connection")
-            }
+        do throws(RedisError) {
+            try receive(timeoutMilliseconds: timeoutMilliseconds)
         } catch {
-            if error.isTimeout { return nil }
-            throw .unreachable(error.text)
+            if error == .timeout { return nil }
+            throw error
         }
-        reader.feed(received.readable)
         return try reader.next().map(RedisValue.init)
     }
 
@@ -161,7 +193,24 @@ package final class RedisClient {
         }
     }
 
+    private func receive(timeoutMilliseconds: Int) throws(RedisError) {
+        received.clear()
+        do throws(ConnectionProblem) {
+            guard try connection.receive(into: &received, timeoutMilliseconds: timeoutMilliseconds) else {
+                throw ConnectionProblem("Redis has closed the connection")
+            }
+        } catch {
+            throw error.isTimeout ? .timeout : .unreachable(error.text)
+        }
+        reader.feed(received.readable)
+    }
+
     private func exchange(_ commands: [[[UInt8]]]) throws(RedisError) -> [RedisValue] {
+        guard !isOutOfStep else {
+            throw .unreachable("the connection was given up after an answer that did not come in time")
+        }
+        isOutOfStep = true
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(timeoutMilliseconds) * 1_000
         try write(commands)
         var values: [RedisValue] = []
         while values.count < commands.count {
@@ -169,16 +218,11 @@ package final class RedisClient {
                 values.append(RedisValue(reply))
                 continue
             }
-            received.clear()
-            do throws(ConnectionProblem) {
-                guard try connection.receive(into: &received, timeoutMilliseconds: timeoutMilliseconds) else {
-                    throw ConnectionProblem("Redis has closed the connection")
-                }
-            } catch {
-                throw error.isTimeout ? .timeout : .unreachable(error.text)
-            }
-            reader.feed(received.readable)
+            let left = Int((deadline - MonotonicClock.nowMicroseconds()) / 1_000)
+            guard left > 0 else { throw .timeout }
+            try receive(timeoutMilliseconds: left)
         }
+        isOutOfStep = false
         return values
     }
 }

@@ -16,6 +16,7 @@ package struct Reply {
 
     private var node: gw_reply_node { unsafe arena.pointee.nodes[index] }
 
+    /// What the value is.
     package var kind: ReplyKind {
         switch node.type {
         case REDIS_REPLY_STRING: return .string
@@ -52,14 +53,17 @@ package struct Reply {
         }
     }
 
-    /// The same as text, for slow paths.
-    package var text: String {
+    /// A copy of the bytes, for slow paths.
+    package var byteArray: [UInt8] {
         var copy: [UInt8] = []
         let bytes = bytes
         copy.reserveCapacity(bytes.count)
         for index in 0..<bytes.count { copy.append(bytes[index]) }
-        return String(decoding: copy, as: UTF8.self)
+        return copy
     }
+
+    /// The same as text, for slow paths; what is not UTF-8 becomes U+FFFD.
+    package var text: String { String(decoding: byteArray, as: UTF8.self) }
 }
 
 /// Reads replies from a stream of bytes (RESP2). Replies are built in an arena that is used again and again:
@@ -70,16 +74,32 @@ package final class ReplyReader {
     private static let nodesMax: UInt32 = 1 << 18
     /// Bytes of all texts of one reply.
     private static let textBytesMax: UInt32 = 16 << 20
+    /// Bytes fed and not read yet: the longest text, and one read beyond it. hiredis itself would keep
+    /// collecting a text or a line that never ends.
+    private static let unreadBytesMax = Int(textBytesMax) + 1 << 20
+
+    private static let tooLarge = "the answer is too large, or not Redis's protocol"
 
     private let arena: UnsafeMutablePointer<gw_reply_arena>
-    private var reader: UnsafeMutablePointer<redisReader>?
+    private var reader: UnsafeMutablePointer<redisReader>
+    private var isOverfull = false
 
+    /// A reader of a new connection.
     package init() {
         unsafe arena = .allocate(capacity: 1)
         unsafe arena.initialize(to: gw_reply_arena())
         unsafe arena.pointee.node_limit = Self.nodesMax
         unsafe arena.pointee.text_limit = Self.textBytesMax
-        unsafe reader = gw_reader_create(arena)
+        unsafe reader = Self.makeReader(arena)
+    }
+
+    private static func makeReader(
+        _ arena: UnsafeMutablePointer<gw_reply_arena>
+    ) -> UnsafeMutablePointer<redisReader> {
+        guard let reader = unsafe gw_reader_create(arena) else {
+            preconditionFailure("no memory for a reader of replies")
+        }
+        return unsafe reader
     }
 
     deinit {
@@ -92,10 +112,17 @@ package final class ReplyReader {
     /// Forgets everything, for a new connection.
     package func reset() {
         unsafe redisReaderFree(reader)
-        unsafe reader = gw_reader_create(arena)
+        unsafe reader = Self.makeReader(arena)
+        isOverfull = false
     }
 
+    /// Takes bytes as they came. `next` tells when they were too many.
     package func feed(_ bytes: Span<UInt8>) {
+        let unread = unsafe Int(reader.pointee.len) - Int(reader.pointee.pos)
+        guard !isOverfull, unread + bytes.count <= Self.unreadBytesMax else {
+            isOverfull = true
+            return
+        }
         unsafe bytes.withUnsafeBytes { raw in
             _ = unsafe redisReaderFeed(
                 reader, raw.baseAddress?.assumingMemoryBound(to: CChar.self), raw.count)
@@ -106,9 +133,11 @@ package final class ReplyReader {
     ///
     /// - Throws: when the bytes are not RESP, or a reply is over the bounds.
     package func next() throws(RedisError) -> Reply? {
+        guard !isOverfull else { throw .protocolViolation(Self.tooLarge) }
         var object: UnsafeMutableRawPointer?
         guard unsafe redisReaderGetReply(reader, &object) == REDIS_OK else {
-            throw .protocolViolation("the answer is not Redis's protocol")
+            let isTooLarge = unsafe reader.pointee.err == REDIS_ERR_OOM
+            throw .protocolViolation(isTooLarge ? Self.tooLarge : "the answer is not Redis's protocol")
         }
         return unsafe object == nil ? nil : Reply(arena: arena, index: 0)
     }

@@ -6,12 +6,15 @@ package struct StoreCredentials: Sendable, CustomStringConvertible, CustomReflec
     let user: String?
     let password: String?
 
+    /// A user without a password does not log in at all.
     package init(user: String?, password: String?) {
         self.user = user
         self.password = password
     }
 
+    /// Hides both.
     package var description: String { "[hidden]" }
+    /// Hides both from `dump` too.
     package var customMirror: Mirror { Mirror(self, children: []) }
 
     /// The `AUTH` command, when there is a password.
@@ -20,6 +23,25 @@ package struct StoreCredentials: Sendable, CustomStringConvertible, CustomReflec
         if let user { return ["AUTH", user, password] }
         return ["AUTH", password]
     }
+
+    /// Refusals of `AUTH` that are known to hold nothing of the command.
+    private static let harmlessRefusals = [
+        "WRONGPASS", "NOAUTH", "NOPERM", "DENIED", "LOADING", "MASTERDOWN", "ERR invalid password",
+        "ERR invalid username-password pair", "ERR Client sent AUTH, but no password is set",
+        "ERR AUTH <password> called without any password", "ERR max number of clients",
+        "ERR wrong number of arguments",
+    ]
+
+    /// What may be shown of a refusal. A server that does not know `AUTH` repeats its arguments, perhaps cut
+    /// short, so that looking for the password would not find it: only known words are passed on.
+    func shown(refusal text: String) -> String {
+        let isHarmless = Self.harmlessRefusals.contains { text.hasPrefix($0) }
+        let isRepeated = password.map { !$0.isEmpty && text.contains($0) } ?? false
+        if isHarmless, !isRepeated { return text }
+        let code = text.prefix { $0 >= "A" && $0 <= "Z" }.prefix(16)
+        let isCodeRepeated = password.map { code.contains($0) } ?? false
+        return "\(isCodeRepeated ? "ERR" : code) (the server's words may repeat the password)"
+    }
 }
 
 // One pipelined connection on a worker's own loop: the same poller, the same TLS wire, no callbacks. Commands
@@ -27,11 +49,15 @@ package struct StoreCredentials: Sendable, CustomStringConvertible, CustomReflec
 
 /// A non-blocking connection to Redis.
 package final class StoreConnection {
+    /// How far the connection has come; only a ready one takes commands.
     package enum Phase: Sendable { case closed, connecting, handshaking, preparing, ready }
 
     /// Commands that wait for the socket; a worker that has more than this to ask gets refusals instead.
     private static let outputBytes = 1 << 20
+    /// Hexadecimal digits of a SHA-1.
+    private static let scriptNameCount = 40
 
+    /// Changes in `connect`, `handle`, `flush`, `nextReply` and `close` only.
     package private(set) var phase = Phase.closed
     /// Why the connection was last lost.
     package private(set) var failureReason = ""
@@ -55,6 +81,8 @@ package final class StoreConnection {
     /// Ciphertext that the socket would not take yet.
     private var ciphertext = Block.none
     private var received = Block.allocate(capacity: 65_536)
+    /// Plaintext on its way to the reader; only TLS needs it.
+    private var plain = Block.none
     private var preamble: [[String]] = []
     private var answeredOfPreamble = 0
 
@@ -75,8 +103,19 @@ package final class StoreConnection {
         self.wire = wire
         self.context = context
         self.serverName = serverName
+        if context != nil { plain = Block.allocate(capacity: 65_536) }
     }
 
+    deinit {
+        if descriptor.isOpen { Socket.close(descriptor) }
+        session.free()
+        for block in [scriptName, output, ciphertext, received, plain] {
+            var block = block
+            block.deallocate()
+        }
+    }
+
+    /// Whether commands may be put into `output`.
     package var isReady: Bool { phase == .ready }
 
     /// Starts connecting; `handle` tells how it goes on.
@@ -84,6 +123,7 @@ package final class StoreConnection {
         open { () throws(SystemError) in try Socket.connect(to: address) }
     }
 
+    /// The same over a Unix socket.
     package func connect(toUnixPath path: String) {
         open { () throws(SystemError) in try Socket.connect(toUnixPath: path) }
     }
@@ -198,13 +238,11 @@ package final class StoreConnection {
     }
 
     private func decrypt() {
-        var plain = Block.allocate(capacity: 131_072)
-        defer { plain.deallocate() }
         while true {
+            plain.clear()
             switch session.read(into: &plain) {
             case .bytes:
                 reader.feed(plain.readable)
-                plain.clear()
             case .wantsInput:
                 sendWire()
                 return
@@ -223,11 +261,15 @@ package final class StoreConnection {
             let command = preamble[answeredOfPreamble]
             answeredOfPreamble += 1
             if reply.kind == .error, command[0] != "CLIENT" {
-                // The text of an error never repeats the password.
-                close("Redis refuses \(command[0]): \(reply.text)")
+                let text = command[0] == "AUTH" ? credentials.shown(refusal: reply.text) : reply.text
+                close("Redis refuses \(command[0]): \(text)")
                 return
             }
             if command[0] == "SCRIPT" {
+                guard reply.kind == .string, reply.bytes.count == Self.scriptNameCount else {
+                    close("the answer to SCRIPT LOAD is no name of a script: not Redis")
+                    return
+                }
                 scriptName.clear()
                 scriptName.append(reply.bytes)
             }
@@ -337,8 +379,10 @@ package struct ReconnectDelay: Sendable {
     private static let lastMicroseconds: Int64 = 1_000_000
     private var next = ReconnectDelay.firstMicroseconds
 
+    /// The first delay comes next.
     package init() {}
 
+    /// After a success: the first delay comes next.
     package mutating func reset() { next = Self.firstMicroseconds }
 
     /// - Parameter random: any 64 random bits.

@@ -18,6 +18,8 @@ package final class BlockingConnection {
     private let descriptor: Descriptor
     private var session = TLSSession()
     private let wire: TLSWire?
+    /// Holds OpenSSL's library context, which a session uses but does not keep alive.
+    private var context: TLSClientContext?
     private var ciphertext = Block.allocate(capacity: 32_768)
 
     /// - Parameters:
@@ -42,6 +44,7 @@ package final class BlockingConnection {
             let wire = try TLSWire(outboundCapacity: 262_144)
             let context = try TLSClientContext(caPath: caPath, wire: wire)
             self.wire = wire
+            self.context = context
             if let made = context.makeSession(serverName: serverName) { session = made }
         } catch {
             wire = nil

@@ -1,9 +1,7 @@
 import Admin
 import Configuration
 import DataPlane
-import KeyManagement
 import Reactor
-import Redis
 import TLS
 
 /// A running gateway: the server, the admin listener, the log thread, and the control loop that watches
@@ -64,9 +62,6 @@ final class Service {
         try store.start()
         try server.start()
         whenServing(self)
-        if let options = StoreOptions(configuration.store), let warning = StoreCheck.warning(options) {
-            server.shared.report(.warning, warning, every: 3_600)
-        }
         loop()
         server.join()
         store.stop()

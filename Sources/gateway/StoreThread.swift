@@ -59,6 +59,9 @@ final class StoreThread: @unchecked Sendable {
     // MARK: Heartbeat and exposed keys
 
     private func serve() {
+        if let options, let warning = StoreCheck.warning(options) {
+            server.shared.report(.warning, warning, every: 3_600)
+        }
         var client: RedisClient?
         var lastBeat: Int64 = 0
         while !isStopping {
@@ -120,71 +123,22 @@ final class StoreThread: @unchecked Sendable {
 
     // MARK: Invalidation
 
-    /// Redis tells which records change, on one connection that redirects its own tracking to itself: what
-    /// breaks the one breaks the other, so silence never looks like peace. A PING bounds how long a dead
-    /// connection goes unseen.
+    /// Tells the workers which records change. What happened while nobody listened is unknown, so that all
+    /// they remember is asked for again when it is next used.
     private func listen(_ options: StoreOptions) {
-        var delay = ReconnectDelay()
-        var random = FastRandom(seed: RandomSource.word())
-        while !isStopping {
-            do {
-                let client = try RedisClient(options, timeoutMilliseconds: 1_000)
-                try subscribe(client)
-                // Changes that nobody told us of may have happened while we were away.
-                server.invalidateAll()
-                delay.reset()
-                try follow(client)
-            } catch {
+        let listener = InvalidationListener(options, prefix: "\(configuration.store.prefix)key:")
+        listener.run(until: stopping) { [server] news in
+            switch news {
+            case .established, .everything: server.invalidateAll()
+            case .changed(let name):
+                let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)
+                if let digest = Digest256(hex: digits) { server.invalidate(digest) }
+            case .verified: break
+            case .lost(let error):
                 server.invalidateAll()
                 server.shared.report(
                     .warning, "store: changes of keys are not heard: \(error.text)", every: 10)
             }
-            let pause = delay.take(random: random.next()) / 1_000
-            if Readiness.pause(milliseconds: Int(pause) + 1, unless: stopping) { return }
-        }
-    }
-
-    private func subscribe(_ client: RedisClient) throws(RedisError) {
-        guard let identifier = try client.command(["CLIENT", "ID"]).integer else {
-            throw .protocolViolation("CLIENT ID has no number")
-        }
-        _ = try client.command([
-            "CLIENT", "TRACKING", "ON", "REDIRECT", "\(identifier)", "BCAST", "PREFIX",
-            "\(configuration.store.prefix)key:",
-        ])
-        _ = try client.command(["SUBSCRIBE", "__redis__:invalidate"])
-    }
-
-    private func follow(_ client: RedisClient) throws(RedisError) {
-        var awaiting = 0
-        var lastPing = MonotonicClock.nowMicroseconds()
-        while !isStopping {
-            if let message = try client.nextMessage(timeoutMilliseconds: 100) {
-                awaiting = 0
-                take(message)
-            }
-            let now = MonotonicClock.nowMicroseconds()
-            guard now - lastPing >= 250_000 else { continue }
-            // Three beats without an answer, under a second: the connection is dead, whatever TCP believes.
-            guard awaiting < 3 else { throw .timeout }
-            lastPing = now
-            awaiting += 1
-            try client.send(["PING"])
-        }
-    }
-
-    private func take(_ message: RedisValue) {
-        guard let elements = message.elements, elements.count == 3, elements[0].text == "message",
-            elements[1].text == "__redis__:invalidate"
-        else { return }
-        guard let names = elements[2].elements else {
-            // No list: the whole database was emptied.
-            server.invalidateAll()
-            return
-        }
-        for name in names {
-            guard let text = name.text, let digest = Digest256(hex: String(text.suffix(64))) else { continue }
-            server.invalidate(digest)
         }
     }
 }

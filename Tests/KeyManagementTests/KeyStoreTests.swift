@@ -1,0 +1,380 @@
+import Configuration
+import KeyManagement
+import Keys
+import Reactor
+import Redis
+import Testing
+
+/// Files that exist only here.
+struct FakeFiles: FileAccess {
+    func read(_ path: String) -> Result<[UInt8], FileProblem> {
+        .success(Array((path.contains("pepper") ? "a pepper of more than thirty-two bytes\n" : "x\n").utf8))
+    }
+}
+
+/// A store in a Redis of the test's own, and another program's view of it.
+struct Scene {
+    static let staticDigest = String(repeating: "ab", count: 32)
+    static let actor = Actor(name: "tester", origin: "a test")
+
+    let server: RedisServer
+    let configuration: GatewayConfiguration
+    let store: KeyStore
+    let redis: RedisClient
+
+    init(user: String = "", keys: String = "") throws {
+        server = try RedisServer()
+        redis = try RedisClient(
+            StoreOptions(
+                transport: .tcp(host: "127.0.0.1", port: Int(server.port), tls: false),
+                credentials: StoreCredentials(user: nil, password: nil), database: 0, caPath: nil),
+            timeoutMilliseconds: 5_000)
+        if !user.isEmpty {
+            _ = try redis.command(
+                ["ACL", "SETUSER", "limited", "on", ">pw", "~*"] + user.split(separator: " ").map(String.init)
+            )
+        }
+        let login = user.isEmpty ? "" : "limited:pw@"
+        configuration = try Self.configuration("redis://\(login)127.0.0.1:\(server.port)/0", keys: keys)
+        store = try KeyStore(configuration, timeoutMilliseconds: 5_000)
+    }
+
+    static func configuration(_ url: String, keys: String = "") throws -> GatewayConfiguration {
+        try ConfigurationLoader.load(
+            text: """
+                listen:
+                  https:
+                    address: "0.0.0.0:8443"
+                    certificates:
+                      - { chain: /c.pem, private_key: /k.pem }
+                store: { url: "\(url)" }
+                keys:
+                  static:
+                    - sha256: "\(staticDigest)"
+                      id: key_ci
+                      account: acme
+                      tier: pro
+                      scopes: ["projects:*"]
+                \(keys)
+                tiers:
+                  standard: { limits: [100/minute] }
+                  pro: { limits: [1000/minute] }
+                upstreams:
+                  main: { endpoints: ["http://127.0.0.1:3000"] }
+                routes:
+                  - { path: /api/**, upstream: main }
+
+                """, fileName: "gateway.conf", environment: [:], files: FakeFiles(), processors: 2)
+    }
+
+    static func request(
+        account: String? = "acme", tier: String = "pro", scopes: String = "projects:read",
+        name: String? = "ci",
+        expires: Int64? = nil, limits: String? = nil
+    ) throws -> KeyRequest {
+        KeyRequest(
+            account: account, tier: tier, scopes: try #require(ScopeSet(text: scopes)), name: name,
+            expiresAtSeconds: expires, limits: limits)
+    }
+
+    /// Creates a key.
+    func create(_ request: KeyRequest) throws -> (record: KeyRecord, secret: String) {
+        let prepared = try store.prepare(request)
+        try store.insert(prepared.record, by: Self.actor)
+        return (prepared.record, prepared.secret.reveal())
+    }
+
+    func fields(_ digest: String) throws -> [String: String] {
+        let fields = try #require(try redis.command(["HGETALL", "gateway:key:\(digest)"]).fields)
+        return Dictionary(uniqueKeysWithValues: fields.map { ($0.name, $0.value) })
+    }
+
+    /// Lines of the audit trail, without their times.
+    func audit() throws -> [[String: String]] {
+        let lines = try #require(try redis.command(["XRANGE", "gateway:audit", "-", "+"]).elements)
+        return try lines.map { line in
+            let fields = try #require(line.elements?.last?.fields)
+            return Dictionary(uniqueKeysWithValues: fields.map { ($0.name, $0.value) })
+        }
+    }
+}
+
+func refusal(_ body: () throws -> Void) -> String? {
+    do {
+        try body()
+        return nil
+    } catch KeyStoreProblem.refused(let text) {
+        return text
+    } catch {
+        return nil
+    }
+}
+
+@Suite("Keys in the store", .enabled(if: RedisServer.isAvailable))
+struct KeyStoreTests {
+    @Test("a new key is written under every name, and its secret under none")
+    func create() throws {
+        let scene = try Scene()
+        let before = WallClock.nowSeconds()
+        let (record, secret) = try scene.create(
+            try Scene.request(expires: before + 3_600, limits: "5000/minute,200/second"))
+        #expect(secret.hasPrefix("sk_live_") && secret.utf8.count == 8 + 38)
+        let digest = record.digest.hexadecimal
+        let fields = try scene.fields(digest)
+        let created = try #require(fields["created_at"].flatMap { Int64($0) })
+        #expect((before...before + 5).contains(created))
+        #expect(
+            fields == [
+                "id": "key_" + digest.prefix(16), "account": "acme", "tier": "pro", "scopes": "projects:read",
+                "status": "active", "name": "ci", "hint": String(secret.suffix(4)),
+                "created_at": "\(created)",
+                "expires_at": "\(before + 3_600)", "limits": "5000/minute,200/second",
+            ])
+        #expect(try scene.redis.command(["GET", "gateway:id:\(record.id)"]).text == digest)
+        #expect(try scene.redis.command(["ZSCORE", "gateway:keys", record.id]).text == "\(created)")
+        #expect(
+            try scene.audit() == [
+                ["action": "create", "id": record.id, "account": "acme", "actor": "tester", "from": "a test"]
+            ])
+        let names = try #require(try scene.redis.command(["KEYS", "*"]).elements).compactMap(\.text)
+        #expect(names.count == 4)
+        for name in names {
+            let dumped = try scene.redis.command(["DUMP", name])
+            guard case .string(let bytes) = dumped else { continue }
+            #expect(!String(decoding: bytes, as: UTF8.self).contains(secret.dropFirst(8)))
+        }
+    }
+
+    @Test("a key is found by itself and by its id")
+    func find() throws {
+        let scene = try Scene()
+        let (record, secret) = try scene.create(try Scene.request())
+        _ = try scene.redis.command(["HSET", "gateway:seen", record.id, "1700000000"])
+        let digest = try KeyStore.digest(of: Array(secret.utf8).span, scene.configuration)
+        #expect(digest == record.digest)
+        let byDigest = try #require(try scene.store.find(digest: digest))
+        let byID = try scene.store.find(id: record.id)
+        #expect(byDigest.record == record && byID.record == record)
+        #expect(byID.lastSeenSeconds == 1_700_000_000 && !byID.isStatic)
+        #expect(refusal { _ = try scene.store.find(id: "key_nothing") } == "there is no key key_nothing")
+        #expect(refusal { _ = try scene.store.find(id: "key_0123456789abcdef") } != nil)
+    }
+
+    @Test("a pepper makes another digest")
+    func pepper() throws {
+        let scene = try Scene(keys: "  pepper_file: /pepper")
+        let plain = try Scene.configuration("memory:")
+        let (record, secret) = try scene.create(try Scene.request())
+        let bytes = Array(secret.utf8)
+        #expect(try KeyStore.digest(of: bytes.span, scene.configuration) == record.digest)
+        #expect(try KeyStore.digest(of: bytes.span, plain) != record.digest)
+    }
+
+    @Test("two keys are never the same")
+    func distinct() throws {
+        let scene = try Scene()
+        var secrets: Set<String> = []
+        for _ in 0..<50 { secrets.insert(try scene.store.prepare(try Scene.request()).secret.reveal()) }
+        #expect(secrets.count == 50)
+    }
+
+    @Test("what would make an unusable record is refused before it is written")
+    func unusableRequests() throws {
+        let scene = try Scene()
+        let requests = [
+            try Scene.request(tier: "profesional"), try Scene.request(limits: "many"),
+            try Scene.request(account: "a{b}"), try Scene.request(account: ""),
+            try Scene.request(account: String(repeating: "a", count: 200)),
+            try Scene.request(name: "two\nlines"),
+            try Scene.request(name: String(repeating: "n", count: 300)),
+        ]
+        for request in requests {
+            let text = refusal { _ = try scene.create(request) }
+            #expect(text?.isEmpty == false, "\(request)")
+        }
+        #expect(try scene.redis.command(["DBSIZE"]).integer == 0)
+    }
+
+    @Test("a record of another program is found by its default id, whatever it leaves out")
+    func foreign() throws {
+        let scene = try Scene()
+        let digest = String(repeating: "0123456789abcdef", count: 4)
+        _ = try scene.redis.command(["HSET", "gateway:key:\(digest)", "tier", "standard"])
+        let found = try scene.store.find(id: "key_0123456789abcdef")
+        #expect(found.record.digest.hexadecimal == digest && found.record.account == found.record.id)
+        #expect(try scene.store.list(account: nil, tier: "standard").map(\.record.id) == [found.record.id])
+        _ = try scene.store.revoke(found.record.id, reason: nil, by: Scene.actor)
+        #expect(try scene.fields(digest) == ["tier": "standard", "status": "revoked"])
+    }
+
+    @Test("a revoked key is revoked, and the trail says by whom and why")
+    func revoke() throws {
+        let scene = try Scene()
+        let (record, _) = try scene.create(try Scene.request())
+        let revoked = try scene.store.revoke(record.id, reason: "leak", by: Scene.actor)
+        #expect(revoked.status == .revoked)
+        #expect(try scene.store.find(id: record.id).record.status == .revoked)
+        #expect(
+            try scene.audit().last == [
+                "action": "revoke", "id": record.id, "account": "acme", "actor": "tester", "from": "a test",
+                "reason": "leak",
+            ])
+        #expect(refusal { _ = try scene.store.revoke("key_none", reason: nil, by: Scene.actor) } != nil)
+    }
+
+    @Test("a key of the configuration is shown, and is not changed from outside")
+    func staticKeys() throws {
+        let scene = try Scene()
+        let found = try scene.store.find(id: "key_ci")
+        #expect(found.isStatic && found.record.tier == "pro")
+        let text = refusal { _ = try scene.store.revoke("key_ci", reason: nil, by: Scene.actor) }
+        #expect(text?.contains("keys.static") == true)
+        let digest = try #require(Digest256(hex: Scene.staticDigest))
+        #expect(try scene.store.recordExposure(digest, revoking: true, by: Scene.actor)?.id == "key_ci")
+        #expect(try scene.redis.command(["DBSIZE"]).integer == 0)
+    }
+
+    @Test("an exposed key is written down, and revoked only when asked", arguments: [true, false])
+    func exposure(_ revoking: Bool) throws {
+        let scene = try Scene()
+        let (record, _) = try scene.create(try Scene.request())
+        for _ in 0..<2 {
+            _ = try scene.store.recordExposure(record.digest, revoking: revoking, by: Scene.actor)
+        }
+        #expect(try scene.store.find(id: record.id).record.status == (revoking ? .revoked : .active))
+        let actions = try scene.audit().compactMap { $0["action"] }
+        #expect(
+            actions
+                == (revoking
+                    ? ["create", "exposed", "revoke", "exposed"] : ["create", "exposed", "exposed"]))
+        let unknown = Digest256((1, 2, 3, 4))
+        #expect(try scene.store.recordExposure(unknown, revoking: true, by: Scene.actor) == nil)
+    }
+
+    @Test("a list has the keys asked for, the newest first, with their last use")
+    func list() throws {
+        let scene = try Scene()
+        for number in 0..<30 {
+            let digest = Digest256((UInt64(number + 1), 0, 0, 0)).hexadecimal
+            _ = try scene.redis.command([
+                "HSET", "gateway:key:\(digest)", "id", "k\(number)", "tier",
+                number % 3 == 0 ? "pro" : "standard",
+                "account", number % 2 == 0 ? "even" : "odd", "created_at", "\(1_000 + number)",
+            ])
+        }
+        _ = try scene.redis.command(["HSET", "gateway:seen", "k29", "77", "k0", "78"])
+        let all = try scene.store.list(account: nil, tier: nil)
+        #expect(all.map(\.record.id) == (0..<30).reversed().map { "k\($0)" } + ["key_ci"])
+        #expect(
+            all[0].lastSeenSeconds == 77 && all[29].lastSeenSeconds == 78 && all[1].lastSeenSeconds == nil)
+        let some = try scene.store.list(account: "even", tier: "pro")
+        #expect(some.map(\.record.id) == ["k24", "k18", "k12", "k6", "k0"])
+        #expect(try scene.store.list(account: "acme", tier: nil).map(\.record.id) == ["key_ci"])
+    }
+
+    @Test("a filter finds its keys however many others there are, and a list keeps the newest")
+    func longList() throws {
+        let scene = try Scene()
+        var commands: [[String]] = []
+        for number in 0..<3_000 {
+            let digest = Digest256((UInt64(number &* 2_654_435_761), UInt64(number), 0, 0)).hexadecimal
+            commands.append([
+                "HSET", "gateway:key:\(digest)", "id", "k\(number)", "tier", "pro", "account",
+                number % 1_000 == 500 ? "rare" : "common", "created_at", "\(1_000 + number)",
+            ])
+        }
+        _ = try scene.redis.pipeline(commands)
+        let rare = try scene.store.list(account: "rare", tier: nil)
+        #expect(rare.map(\.record.id) == ["k2500", "k1500", "k500"])
+        let newest = try scene.store.list(account: "common", tier: nil)
+        #expect(newest.count == KeyStore.pageMax)
+        let expected = (0..<3_000).reversed().filter { $0 % 1_000 != 500 }.prefix(KeyStore.pageMax)
+        #expect(newest.map(\.record.id) == expected.map { "k\($0)" })
+    }
+
+    @Test("records that cannot be used do not hide the others")
+    func unreadableRecords() throws {
+        let scene = try Scene()
+        let (record, _) = try scene.create(try Scene.request())
+        let text = Digest256((1, 0, 0, 0))
+        _ = try scene.redis.pipeline([
+            ["SET", "gateway:key:\(text.hexadecimal)", "x"],
+            [
+                "HSET", "gateway:key:\(Digest256((2, 0, 0, 0)).hexadecimal)", "tier", "pro", "status",
+                "asleep",
+            ],
+            ["HSET", "gateway:key:not-a-digest", "tier", "pro"],
+        ])
+        #expect(try scene.store.list(account: "acme", tier: nil).map(\.record.id) == [record.id, "key_ci"])
+        #expect(refusal { _ = try scene.store.find(digest: text) } != nil)
+    }
+
+    @Test("a store that refuses to show a record is a problem, not an empty list")
+    func listThatFails() throws {
+        let scene = try Scene(user: "+@all -hgetall")
+        _ = try scene.redis.command([
+            "HSET", "gateway:key:\(Digest256((2, 0, 0, 0)).hexadecimal)", "tier", "pro",
+        ])
+        #expect(throws: KeyStoreProblem.self) { try scene.store.list(account: nil, tier: nil) }
+    }
+
+    @Test("a change that Redis refuses in part is not done at all")
+    func allOrNothing() throws {
+        let scene = try Scene(user: "+@all -xadd")
+        #expect(throws: KeyStoreProblem.self) { try scene.create(try Scene.request()) }
+        #expect(try scene.redis.command(["DBSIZE"]).integer == 0)
+    }
+
+    @Test("the trail does not grow for ever")
+    func boundedTrail() throws {
+        let scene = try Scene()
+        let (record, _) = try scene.create(try Scene.request())
+        let filler = (0..<1_000).map { _ in ["XADD", "gateway:audit", "*", "action", "x"] }
+        for _ in 0..<101 { _ = try scene.redis.pipeline(filler) }
+        _ = try scene.store.revoke(record.id, reason: nil, by: Scene.actor)
+        let count = try #require(try scene.redis.command(["XLEN", "gateway:audit"]).integer)
+        #expect(count < 101_000)
+    }
+}
+
+@Suite("Keys without a store")
+struct MemoryStoreTests {
+    @Test("the memory store makes keys to paste, and keeps none")
+    func memory() throws {
+        let store = try KeyStore(try Scene.configuration("memory:"))
+        #expect(store.isMemory)
+        let prepared = try store.prepare(try Scene.request())
+        let record = prepared.record
+        #expect(refusal { try store.insert(record, by: Scene.actor) }?.contains("keys.static") == true)
+        #expect(try store.list(account: nil, tier: nil).map(\.record.id) == ["key_ci"])
+        #expect(try store.find(id: "key_ci").isStatic)
+        #expect(refusal { _ = try store.find(id: "key_x") } != nil)
+        #expect(try store.find(digest: record.digest) == nil)
+        #expect(try store.recordExposure(record.digest, revoking: true, by: Scene.actor) == nil)
+    }
+
+    @Test("a store that is not there is unavailable, with a reason and without the password")
+    func unavailable() throws {
+        let port = try RedisServer.freePort()
+        do {
+            _ = try KeyStore(
+                try Scene.configuration("redis://user:hunter2@127.0.0.1:\(port)/0"),
+                timeoutMilliseconds: 1_000)
+            Issue.record("connected")
+        } catch let problem as KeyStoreProblem {
+            #expect(!problem.text.isEmpty && !problem.text.contains("hunter2"))
+            guard case .unavailable = problem else {
+                Issue.record("\(problem)")
+                return
+            }
+        }
+    }
+
+    @Test("nothing about a key shows its secret")
+    func hidden() throws {
+        let configuration = try Scene.configuration("redis://user:hunter2@127.0.0.1:1/0")
+        var dumped = ""
+        dump(StoreOptions(configuration.store), to: &dumped)
+        #expect(!dumped.contains("hunter2"))
+    }
+}

@@ -1,0 +1,99 @@
+import Foundation
+import Reactor
+import TLS
+
+/// A Redis of the test's own, in a folder of its own, without persistence.
+final class RedisServer: Sendable {
+    struct Failure: Error, CustomStringConvertible {
+        let description: String
+    }
+
+    /// Whether this machine has a Redis at all.
+    static let isAvailable: Bool = {
+        guard let process = try? start("/usr/bin/env", ["redis-server", "--version"]).process else {
+            return false
+        }
+        process.waitUntilExit()
+        return process.terminationStatus == 0
+    }()
+
+    let port: UInt16
+    let tlsPort: UInt16
+    private let folder: URL
+    private let process: Process
+    /// The shell that minds Redis ends it when this closes, be it because the tests crashed.
+    private let leash: Pipe
+
+    var socketPath: String { folder.appendingPathComponent("s").path }
+    /// The certificate of the TLS port, and its own authority.
+    var caPath: String { folder.appendingPathComponent("chain.pem").path }
+
+    /// - Parameter extra: arguments of `redis-server`.
+    init(_ extra: [String] = []) throws {
+        port = try Self.freePort()
+        tlsPort = try Self.freePort()
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let pair = try SelfSigned.make(names: ["localhost", "127.0.0.1"], authority: true)
+        let chain = folder.appendingPathComponent("chain.pem")
+        let key = folder.appendingPathComponent("key.pem")
+        try pair.chainPEM.write(to: chain, atomically: true, encoding: .utf8)
+        try pair.privateKeyPEM.write(to: key, atomically: true, encoding: .utf8)
+        // No `wait` at the end: threads of the tests may block SIGCHLD, the shell inherits that, and would
+        // wait for ever. Its own output is closed, so that a Redis that cannot start ends the log below.
+        let minder = "redis-server \"$@\" 2>&1 & child=$!; exec >/dev/null; read -r _; kill -KILL $child"
+        let started = try Self.start(
+            "/bin/sh",
+            [
+                "-c", minder, "sh", "--port", "\(port)", "--bind", "127.0.0.1", "--tls-port", "\(tlsPort)",
+                "--tls-cert-file", chain.path, "--tls-key-file", key.path, "--tls-ca-cert-file", chain.path,
+                "--tls-auth-clients", "no", "--unixsocket", folder.appendingPathComponent("s").path,
+                "--dir", folder.path, "--save", "", "--appendonly", "no", "--enable-debug-command", "local",
+            ] + extra)
+        process = started.process
+        leash = started.input
+        var log = ""
+        while !log.contains("eady to accept connections") {
+            let more = started.output.fileHandleForReading.availableData
+            guard !more.isEmpty else { throw Failure(description: "no Redis: \(log)") }
+            log += String(decoding: more, as: UTF8.self)
+        }
+    }
+
+    deinit {
+        end()
+        try? FileManager.default.removeItem(at: folder)
+    }
+
+    /// Ends at once, like a crash.
+    func end() {
+        try? leash.fileHandleForWriting.close()
+        process.waitUntilExit()
+    }
+
+    private static func start(
+        _ path: String, _ arguments: [String]
+    ) throws -> (process: Process, input: Pipe, output: Pipe) {
+        let process = Process()
+        let input = Pipe()
+        let output = Pipe()
+        process.executableURL = URL(fileURLWithPath: path)
+        process.arguments = arguments
+        process.standardInput = input
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        return (process, input, output)
+    }
+
+    /// A port that nobody has at the moment.
+    static func freePort() throws -> UInt16 {
+        let any = SocketAddress(ipv4: 0x7F00_0001, port: 0)
+        let listener = try Socket.listen(on: any, reusePort: false, backlog: 1)
+        defer { Socket.close(listener) }
+        guard let port = Socket.localAddress(listener)?.port else {
+            throw Failure(description: "the system names no port")
+        }
+        return port
+    }
+}
