@@ -5,8 +5,12 @@ import Testing
 /// Files that exist only here.
 struct FakeFiles: FileAccess {
     func read(_ path: String) -> Result<[UInt8], FileProblem> {
-        path.contains("missing")
-            ? .failure(FileProblem("the file does not exist")) : .success(Array("x\n".utf8))
+        if path.contains("missing") { return .failure(FileProblem("the file does not exist")) }
+        return switch path {
+        case "/empty": .success(Array("\r\n".utf8))
+        case "/binary": .success([0xFF, 0xFE])
+        default: .success(Array("spice\n".utf8))
+        }
     }
 }
 
@@ -103,10 +107,33 @@ struct LoaderTests {
         #expect(lines == lines.sorted())
     }
 
-    @Test("a syntax error has a place", arguments: ["a: [", "a:\n\t- b", "a: 1\na: 2"])
-    func syntax(_ text: String) {
-        let lines = Self.problems(text)
-        #expect(lines.count == 1 && lines[0].hasPrefix("gateway.conf:"))
+    @Test("\"<<\" brings in what an anchor names, and what stands beside it goes before")
+    func mergedNames() throws {
+        let text = Self.base.replacing(
+            "  - { path: /api/**, upstream: main }",
+            with: """
+                  - &defaults { path: /api/**, upstream: main, cost: 2, methods: [GET] }
+                  - { <<: *defaults, path: /b, cost: 3 }
+                  - { <<: [{ cost: 5 }, *defaults], path: /c }
+                """)
+        let routes = try Self.load(text).routes
+        #expect(routes.map(\.path) == ["/api/**", "/b", "/c"])
+        #expect(routes.map(\.cost) == [2, 3, 5])
+        #expect(routes.allSatisfy { $0.methods == ["GET"] })
+    }
+
+    @Test(
+        "an endpoint's host may be a name, an address or a bracketed address",
+        arguments: [
+            ("http://app_1.internal", EndpointTransport.tcp(host: "app_1.internal", port: 80, tls: false)),
+            ("https://10.0.0.1", .tcp(host: "10.0.0.1", port: 443, tls: true)),
+            ("http://[::1]:3000/", .tcp(host: "::1", port: 3_000, tls: false)),
+            ("https://[fd00::1]", .tcp(host: "fd00::1", port: 443, tls: true)),
+            ("unix:/run/app@1.sock", .unixSocket(path: "/run/app@1.sock")),
+        ])
+    func endpoints(_ text: String, _ transport: EndpointTransport) throws {
+        let configuration = try Self.load(Self.base.replacing("http://127.0.0.1:3000", with: text))
+        #expect(configuration.upstreams[0].endpoints.map(\.transport) == [transport])
     }
 
     @Test("the environment fills values in")
@@ -124,6 +151,8 @@ struct LoaderTests {
             ("redis://10.0.0.1:7000/2", StoreEndpoint.redis(host: "10.0.0.1", port: 7_000, tls: false)),
             ("rediss://user:p%40ss@r.test/0", .redis(host: "r.test", port: 6_379, tls: true)),
             ("redis+unix://:secret@/run/redis.sock", .unixSocket(path: "/run/redis.sock")),
+            ("redis+unix:///run/a@b.sock", .unixSocket(path: "/run/a@b.sock")),
+            ("redis://[::1]/3", .redis(host: "::1", port: 6_379, tls: false)),
             ("redis+sentinel://a,b:7/main", .sentinel(hosts: ["a:26379", "b:7"], name: "main")),
             ("redis+cluster://a:1,b:2", .cluster(hosts: ["a:1", "b:2"])),
         ])

@@ -2,6 +2,8 @@
 package struct ConfigurationProblems: Error, Sendable {
     /// Like `gateway.conf:12:5: unknown tier "profesional" (did you mean "pro"?)`.
     package let lines: [String]
+
+    init(lines: [String]) { self.lines = lines }
 }
 
 /// A place in the file; both count from 1.
@@ -33,8 +35,12 @@ final class ProblemList {
 
 /// Finds what somebody may have meant.
 enum Suggestion {
+    /// Nobody mistypes a name of this length, and the distance costs the product of both.
+    private static let bytesMax = 64
+
     /// ` (did you mean "x"?)`, or nothing when no candidate is near.
     static func text(for written: String, among candidates: [String]) -> String {
+        guard written.utf8.count <= bytesMax else { return "" }
         let lowered = written.lowercased()
         var best: (name: String, distance: Int)?
         for candidate in candidates {

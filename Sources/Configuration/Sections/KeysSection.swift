@@ -1,83 +1,23 @@
 import Keys
 import Limits
 
-/// `tiers`.
-enum TierSection {
-    /// Tiers that metrics can tell apart.
-    private static let tiersMax = 32
-
-    static func read(_ value: Value) -> [TierConfiguration] {
-        guard let section = value.section() else { return [] }
-        var tiers: [TierConfiguration] = []
-        for (name, place, item) in section.all() {
-            guard Names.isName(name) else {
-                value.context.problems.add(
-                    place, "\"\(name)\" is not a name: letters, digits, - and _, up to 64")
-                continue
-            }
-            guard let tier = item.section() else { continue }
-            defer { tier.finish() }
-            guard let limits = tier.required("limits", "tier \"\(name)\"").flatMap(limits) else {
-                // Known all the same, so that references to it are no second problem.
-                tiers.append(TierConfiguration(name: name, limits: Self.nothing))
-                continue
-            }
-            tiers.append(TierConfiguration(name: name, limits: limits))
-        }
-        if tiers.isEmpty { value.problem("at least one tier is needed") }
-        if tiers.count > tiersMax { value.problem("more than \(tiersMax) tiers") }
-        return tiers
-    }
-
-    /// Stands for a tier whose limits cannot be read; the configuration is refused anyway.
-    private static var nothing: LimitSpecification {
-        guard let specification = try? LimitSpecification.parse("0/minute") else {
-            preconditionFailure("this limit is well formed")
-        }
-        return specification
-    }
-
-    static func limits(_ value: Value) -> LimitSpecification? {
-        let texts = value.listOrOne().compactMap { $0.nonEmptyText() }
-        guard !texts.isEmpty else { return nil }
-        do {
-            return try LimitSpecification.parse(texts.joined(separator: ","))
-        } catch {
-            value.problem(error.text)
-            return nil
-        }
-    }
-}
-
-/// Names that become metric labels and header texts.
-enum Names {
-    static func isName(_ text: String) -> Bool {
-        !text.isEmpty && text.utf8.count <= 64
-            && text.utf8.allSatisfy {
-                $0 >= 48 && $0 <= 57 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || $0 == 45 || $0 == 95
-            }
-    }
-}
-
 /// `keys`.
 enum KeysSection {
+    /// Every credential is compared with every prefix.
+    private static let prefixesMax = 8
+    /// Fields of a static key that are a single text; the record checks them.
+    private static let textFields = ["id", "account", "name", "hint", "created_at", "expires_at"]
+
     static func read(
         _ value: Value?, tiers: [String], exposedKeys: ExposedKeyPolicy
     ) -> KeysConfiguration? {
         var keys = KeysConfiguration(
             prefixes: ["sk_live_"], pepper: nil, cacheEntries: 100_000, ttlSeconds: 300,
-            unknownTTLSeconds: 30,
-            staleForSeconds: 600, exposedKeys: exposedKeys, staticKeys: [])
+            unknownTTLSeconds: 30, staleForSeconds: 600, exposedKeys: exposedKeys, staticKeys: [])
         guard let value else { return keys }
         guard let section = value.section() else { return nil }
         defer { section.finish() }
-        if let list = section["prefixes"] {
-            keys.prefixes = list.listOrOne().compactMap { $0.nonEmptyText() }
-            if KeyFormat(prefixes: keys.prefixes) == nil {
-                list.problem(
-                    "prefixes are 1 to 8 different words of letters, digits and -._~+/, each up to 32 bytes")
-            }
-        }
+        if let list = section["prefixes"] { keys.prefixes = readPrefixes(list) }
         keys.pepper = section["pepper_file"].flatMap(Paths.secret).map(StorePassword.init)
         if let cache = section["cache"]?.section() {
             keys.cacheEntries = cache["entries"]?.integer(in: 1...10_000_000) ?? keys.cacheEntries
@@ -86,55 +26,97 @@ enum KeysSection {
             keys.staleForSeconds = seconds(cache["stale_for"], 0...604_800) ?? keys.staleForSeconds
             cache.finish()
         }
-        if let list = section["static"] {
-            for item in list.list() {
-                guard let record = readStatic(item, tiers: tiers) else { continue }
-                if keys.staticKeys.contains(where: { $0.digest == record.digest }) {
-                    item.problem("this key stands here more than once")
-                }
-                keys.staticKeys.append(record)
+        var digests: Set<Digest256> = []
+        var names: Set<String> = []
+        for item in section["static"]?.list() ?? [] {
+            guard let record = readStatic(item, tiers: tiers) else { continue }
+            if !digests.insert(record.digest).inserted {
+                item.problem("this key stands here more than once")
+            } else if !names.insert(record.id).inserted {
+                item.problem("another key above has the same id")
             }
+            keys.staticKeys.append(record)
         }
         return keys
     }
 
+    private static func readPrefixes(_ list: Value) -> [String] {
+        var prefixes: [String] = []
+        let items = list.listOrOne()
+        if items.count > prefixesMax { list.problem("more than \(prefixesMax) prefixes") }
+        if list.isEmptyList { list.problem("at least one prefix is needed") }
+        for item in items {
+            guard let text = item.text() else { continue }
+            if KeyFormat(prefixes: [text]) == nil {
+                // Not shown: it may be a whole key.
+                item.problem(
+                    "a prefix is 1 to \(KeyFormat.prefixBytesMax) letters, digits and -._~+/, like sk_live_")
+            } else if prefixes.contains(text) {
+                item.problem("this prefix stands here more than once")
+            }
+            prefixes.append(text)
+        }
+        return prefixes
+    }
+
     private static func seconds(_ value: Value?, _ range: ClosedRange<Int>) -> Int? {
-        value?.duration(in: range.lowerBound * 1_000...range.upperBound * 1_000).map { $0 / 1_000 }
+        guard let value,
+            let milliseconds = value.duration(in: range.lowerBound * 1_000...range.upperBound * 1_000)
+        else { return nil }
+        guard milliseconds.isMultiple(of: 1_000) else {
+            value.problem("\(value.written) is not a number of whole seconds")
+            return nil
+        }
+        return milliseconds / 1_000
     }
 
     private static func readStatic(_ value: Value, tiers: [String]) -> KeyRecord? {
         guard let section = value.section() else { return nil }
         defer { section.finish() }
+        let digest = section.required("sha256", "a static key").flatMap(readDigest)
         var fields: [(name: String, value: String)] = []
-        var digest: Digest256?
-        if let hex = section.required("sha256", "a static key"), let text = hex.nonEmptyText() {
-            digest = Digest256(hex: text)
-            if digest == nil { hex.problem("sha256 is 64 hexadecimal digits") }
+        for name in textFields {
+            if let text = section[name]?.text() { fields.append((name, text)) }
         }
-        for name in ["id", "account", "tier", "status", "name", "hint", "created_at", "expires_at", "limits"]
-        {
-            guard let item = section[name] else { continue }
-            if name == "limits" {
-                if let limits = TierSection.limits(item) { fields.append((name, limits.text)) }
-            } else if let text = item.nonEmptyText() {
-                fields.append((name, text))
-            }
+        if let limits = section["limits"].flatMap(TierSection.limits) {
+            fields.append(("limits", limits.text))
         }
-        if let scopes = section["scopes"] {
-            fields.append(
-                ("scopes", scopes.listOrOne().compactMap { $0.nonEmptyText() }.joined(separator: " ")))
+        if let list = section["scopes"] {
+            let scopes = RouteSection.readScopes(list)
+            fields.append(("scopes", scopes.map(\.text).joined(separator: " ")))
         }
-        if let tier = section.required("tier", "a static key"), let text = tier.text(), !tiers.contains(text)
-        {
-            tier.problem("unknown tier \"\(text)\"" + Suggestion.text(for: text, among: tiers))
-            return nil
-        }
-        guard let digest else { return nil }
+        let statuses = KeyRecord.Status.allCases.map { ($0.rawValue, $0) }
+        if let status = section["status"]?.choice(statuses) { fields.append(("status", status.rawValue)) }
+        let tier = section.required("tier", "a static key").flatMap { readTier($0, tiers) }
+        guard let tier else { return nil }
+        fields.append(("tier", tier))
         do {
-            return try KeyRecord(digest: digest, fields: fields) { tiers.contains($0) }
+            // A digest that cannot be read is a problem already; the other fields may be wrong all the same.
+            let record = try KeyRecord(digest: digest ?? Digest256((0, 0, 0, 0)), fields: fields) { _ in true
+            }
+            return digest == nil ? nil : record
         } catch {
-            value.problem(error.text)
+            var place = value
+            if case .unreadable(let field) = error { place = section[field] ?? value }
+            place.problem(error.text)
             return nil
         }
+    }
+
+    private static func readDigest(_ value: Value) -> Digest256? {
+        guard let text = value.text() else { return nil }
+        let digest = Digest256(hex: text)
+        // Not shown: it may be the key itself.
+        if digest == nil { value.problem("sha256 is 64 hexadecimal digits") }
+        return digest
+    }
+
+    private static func readTier(_ value: Value, _ tiers: [String]) -> String? {
+        guard let text = value.text() else { return nil }
+        guard tiers.contains(text) else {
+            value.problem("unknown tier \"\(value.written)\"" + Suggestion.text(for: text, among: tiers))
+            return nil
+        }
+        return text
     }
 }

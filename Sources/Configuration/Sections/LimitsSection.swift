@@ -12,6 +12,11 @@ enum LimitsSection {
         sizes.headBytes = section["head"]?.size(in: 1_024...49_152) ?? sizes.headBytes
         sizes.fields = section["fields"]?.integer(in: 8...256) ?? sizes.fields
         sizes.targetBytes = section["target"]?.size(in: 256...32_768) ?? sizes.targetBytes
+        if let target = section["target"], sizes.targetBytes > sizes.headBytes {
+            target.problem(
+                "a target of \(Units.text(bytes: sizes.targetBytes)) never fits in a head of "
+                    + Units.text(bytes: sizes.headBytes))
+        }
         sizes.bodyBytes = section["body"]?.size(in: 0...Int.max).map(Int64.init) ?? sizes.bodyBytes
         sizes.connections = section["connections"]?.integer(in: 16...4_000_000) ?? sizes.connections
         if let item = section["failed_authentications"] { failed = readFailed(item) ?? failed }
@@ -19,12 +24,12 @@ enum LimitsSection {
     }
 
     private static func readFailed(_ value: Value) -> Int64? {
-        guard let text = value.nonEmptyText() else { return nil }
+        guard let text = value.text() else { return nil }
         if text == "off" { return 0 }
         guard let specification = try? LimitSpecification.parse(text), specification.windows.count == 1,
             specification.windows[0].lengthMicroseconds == 60_000_000
         else {
-            value.problem("\"\(text)\" is not a number a minute like 20/minute, or off")
+            value.problem("\"\(value.written)\" is not a number a minute like 20/minute, or off")
             return nil
         }
         return specification.windows[0].limit
@@ -57,14 +62,14 @@ enum MiscellaneousSection {
         guard let value, let section = value.section() else { return standard }
         defer { section.finish() }
         _ = section["format"]?.choice([("json", true)])
-        guard let path = section["path"], let text = path.nonEmptyText() else { return standard }
+        guard let path = section["path"], let text = path.text() else { return standard }
         switch text {
         case "stdout": return standard
         case "stderr": return AccessLogConfiguration(target: .standardError)
         case "off": return AccessLogConfiguration(target: .off)
         default:
             guard text.hasPrefix("/") else {
-                path.problem("\"\(text)\" is not stdout, stderr, off or an absolute path")
+                path.problem("\"\(path.written)\" is not stdout, stderr, off or an absolute path")
                 return standard
             }
             return AccessLogConfiguration(target: .file(path: text))

@@ -10,7 +10,7 @@ enum RouteSection {
         var routes: [RouteConfiguration] = []
         var seen: [String: Int] = [:]
         let items = value.list()
-        if items.isEmpty { value.problem("at least one route is needed") }
+        if value.isEmptyList { value.problem("at least one route is needed") }
         if items.count > routesMax { value.problem("more than \(routesMax) routes") }
         var sets: Set<[Scope]> = []
         for item in items {
@@ -46,18 +46,22 @@ enum RouteSection {
         let isPublic = section["access"]?.choice([("public", true), ("key", false)]) ?? false
         if isPublic, !scopes.isEmpty { section["scopes"]?.problem("a public route has no scopes") }
         var upstream: Int?
-        if let name = section.required("upstream", "a route"), let text = name.nonEmptyText() {
+        if let name = section.required("upstream", "a route"), let text = name.text() {
             upstream = upstreams.firstIndex(of: text)
             if upstream == nil {
-                name.problem("unknown upstream \"\(text)\"" + Suggestion.text(for: text, among: upstreams))
+                name.problem(
+                    "unknown upstream \"\(name.written)\"" + Suggestion.text(for: text, among: upstreams))
             }
         }
         let label = section["name"].flatMap(readLabel)
         let cost = section["cost"]?.integer(in: 1...1_000) ?? 1
         let forwardsAuthorization = section["forward_authorization"]?.bool() ?? false
         let host = section["host"].flatMap(readHost)
-        let strip = section["strip_prefix"].flatMap(UpstreamSection.requestPath)
-        let add = section["add_prefix"].flatMap(UpstreamSection.requestPath)
+        let strip = section["strip_prefix"].flatMap(Paths.prefix)
+        if let strip, let path, !begins(path, with: strip) {
+            section["strip_prefix"]?.problem("no request to this route begins so")
+        }
+        let add = section["add_prefix"].flatMap(Paths.prefix)
         let body = section["body"]?.size(in: 0...Int.max)
         let timeout = section["response_timeout"]?.duration(in: 1...86_400_000)
         guard let path, let upstream else { return nil }
@@ -70,7 +74,7 @@ enum RouteSection {
 
     /// `/a/b`, `/a/*/c`, `/a/{id}`, `/a/**`.
     static func routePath(_ value: Value) -> String? {
-        guard let text = UpstreamSection.requestPath(value) else { return nil }
+        guard let text = Paths.request(value) else { return nil }
         guard text.utf8.count <= 1_024 else {
             value.problem("a route's path has at most 1,024 bytes")
             return nil
@@ -84,14 +88,10 @@ enum RouteSection {
                     value.problem("\"**\" stands only at the end of a path")
                     return nil
                 }
-            } else if segment == "*" || segment.hasPrefix("{") && segment.hasSuffix("}") && segment.count > 2
-            {
-                continue
-            } else if segment.isEmpty || segment == "." || segment == ".."
-                || segment.contains(where: { "*{}?#%\\".contains($0) })
-            {
+            } else if segment != "*", !isParameter(segment), !Paths.isPlainSegment(segment) {
+                let shown = value.isFilledIn ? "a segment" : "\"\(Shown.text(String(segment)))\""
                 value.problem(
-                    "\"\(segment)\" in \"\(text)\" is not a segment: a plain word, * or {name} for any, "
+                    "\(shown) in \"\(value.written)\" is not a plain word, * or {name} for any, "
                         + "** for the rest"
                 )
                 return nil
@@ -100,23 +100,46 @@ enum RouteSection {
         return text
     }
 
+    /// `{id}`: letters, digits and underscores.
+    private static func isParameter(_ segment: Substring) -> Bool {
+        segment.hasPrefix("{") && segment.hasSuffix("}") && segment.count > 2
+            && segment.dropFirst().dropLast().utf8.allSatisfy { Bytes.isLetterOrDigit($0) || $0 == 95 }
+    }
+
+    /// Whether some request that the route matches begins with the segments of `prefix`.
+    private static func begins(_ path: String, with prefix: String) -> Bool {
+        let segments = path.split(separator: "/")
+        for (index, wanted) in prefix.split(separator: "/").enumerated() {
+            guard index < segments.count else { return false }
+            if segments[index] == "**" { return true }
+            guard segments[index] == wanted || segments[index] == "*" || isParameter(segments[index]) else {
+                return false
+            }
+        }
+        return true
+    }
+
+    /// No key means all methods; an empty list would mean none, which is no route.
     private static func readMethods(_ value: Value) -> [String] {
-        value.listOrOne().compactMap { item in
-            guard let text = item.nonEmptyText() else { return nil }
+        if value.isEmptyList { value.problem("an empty list; without \"methods\" a route takes all") }
+        return value.listOrOne().compactMap { item in
+            guard let text = item.text() else { return nil }
             guard methods.contains(text) else {
-                item.problem("unknown method \"\(text)\"" + Suggestion.text(for: text, among: methods))
+                item.problem(
+                    "unknown method \"\(item.written)\"" + Suggestion.text(for: text, among: methods))
                 return nil
             }
             return text
         }
     }
 
-    private static func readScopes(_ value: Value) -> [Scope] {
+    /// Scopes of a route or of a static key.
+    static func readScopes(_ value: Value) -> [Scope] {
         var scopes: [Scope] = []
         for item in value.listOrOne() {
-            guard let text = item.nonEmptyText() else { continue }
+            guard let text = item.text() else { continue }
             guard let scope = Scope(text) else {
-                item.problem("\"\(text)\" is not a scope like projects:read")
+                item.problem("\"\(item.written)\" is not a scope like projects:read")
                 continue
             }
             if !scopes.contains(scope) { scopes.append(scope) }
@@ -126,7 +149,7 @@ enum RouteSection {
     }
 
     private static func readLabel(_ value: Value) -> String? {
-        guard let text = value.nonEmptyText() else { return nil }
+        guard let text = value.text() else { return nil }
         guard text.utf8.count <= 128,
             text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F && $0 != 34 && $0 != 92 })
         else {
@@ -137,10 +160,9 @@ enum RouteSection {
     }
 
     private static func readHost(_ value: Value) -> String? {
-        guard let text = value.nonEmptyText() else { return nil }
-        let host = Addresses.split(text)?.host ?? text
-        guard Addresses.isHost(host) else {
-            value.problem("\"\(text)\" is not a host name")
+        guard let text = value.text() else { return nil }
+        guard Addresses.hostAndPort(text[...], port: 443) != nil else {
+            value.problem("\"\(value.written)\" is not a host name")
             return nil
         }
         return text

@@ -10,7 +10,7 @@ enum StoreSection {
         var store = standard
         if let url = section["url"] { readURL(url, into: &store) }
         store.caPath = section["ca"].flatMap(Paths.readable)
-        if let prefix = section["prefix"], let text = prefix.nonEmptyText() {
+        if let prefix = section["prefix"], let text = prefix.text() {
             if isPrefix(text) {
                 store.prefix = text
             } else {
@@ -25,15 +25,12 @@ enum StoreSection {
 
     private static func isPrefix(_ text: String) -> Bool {
         text.utf8.count <= 64
-            && text.utf8.allSatisfy {
-                $0 >= 48 && $0 <= 58 || $0 >= 65 && $0 <= 90 || $0 >= 97 && $0 <= 122 || $0 == 45 || $0 == 46
-                    || $0 == 95
-            }
+            && text.utf8.allSatisfy { Bytes.isLetterOrDigit($0) || "-._:".utf8.contains($0) }
     }
 
     /// The text may hold a password, so no message shows it.
     private static func readURL(_ value: Value, into store: inout StoreConfiguration) {
-        guard let text = value.nonEmptyText() else { return }
+        guard let text = value.text() else { return }
         if text == "memory:" {
             store.endpoint = .memory
             return
@@ -46,7 +43,7 @@ enum StoreSection {
         }
         let scheme = String(text[..<mark.lowerBound])
         var rest = String(text[mark.upperBound...])
-        readCredentials(&rest, value, into: &store)
+        guard readCredentials(&rest, value, into: &store) else { return }
         switch scheme {
         case "redis", "rediss": readHost(rest, tls: scheme == "rediss", value, into: &store)
         case "redis+unix":
@@ -71,14 +68,20 @@ enum StoreSection {
             store.endpoint = .cluster(hosts: hosts)
         default:
             let known = ["redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster"]
-            value.problem("unknown store \"\(scheme)://\"" + Suggestion.text(for: scheme, among: known))
+            // What is no scheme may be credentials that lost theirs.
+            let isScheme = scheme.utf8.allSatisfy { Bytes.isLetterOrDigit($0) || "+-.".utf8.contains($0) }
+            let quoted = isScheme && !value.isFilledIn ? " \"\(Shown.text(scheme))://\"" : ""
+            value.problem("unknown store\(quoted)" + Suggestion.text(for: scheme, among: known))
         }
     }
 
+    /// Takes `user:password@` off the front of a url, false when it cannot be read. The part ends at the last
+    /// `@` before the first slash, so that the path of a socket may hold one.
     private static func readCredentials(
         _ rest: inout String, _ value: Value, into store: inout StoreConfiguration
-    ) {
-        guard let at = rest.lastIndex(of: "@") else { return }
+    ) -> Bool {
+        let authority = rest[..<(rest.firstIndex(of: "/") ?? rest.endIndex)]
+        guard let at = authority.lastIndex(of: "@") else { return true }
         let credentials = rest[..<at]
         rest = String(rest[rest.index(after: at)...])
         let halves = credentials.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
@@ -86,10 +89,11 @@ enum StoreSection {
             !password.isEmpty
         else {
             value.problem("credentials stand as user:password@, percent-encoded where they hold : / or @")
-            return
+            return false
         }
         store.user = user.isEmpty ? nil : user
         store.password = StorePassword(password)
+        return true
     }
 
     private static func decode(_ text: Substring) -> String? {
@@ -115,9 +119,7 @@ enum StoreSection {
         _ rest: String, tls: Bool, _ value: Value, into store: inout StoreConfiguration
     ) {
         let halves = rest.split(separator: "/", maxSplits: 1, omittingEmptySubsequences: false)
-        let authority = String(halves.first ?? "")
-        let (host, port) = Addresses.split(authority) ?? (authority, 6_379)
-        guard Addresses.isHost(host), (1...65_535).contains(port) else {
+        guard let (host, port) = Addresses.hostAndPort(halves.first ?? "", port: 6_379) else {
             value.problem("the store's url needs a host, like redis://127.0.0.1:6379/0")
             return
         }
@@ -131,12 +133,13 @@ enum StoreSection {
         store.endpoint = .redis(host: host, port: port, tls: tls)
     }
 
+    /// `host:port,host:port`, each completed with the default port.
     private static func hosts(_ text: Substring, port: Int) -> [String]? {
-        let list = text.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
-        let complete = list.map { Addresses.split($0) == nil ? "\($0):\(port)" : $0 }
-        let isGood = complete.allSatisfy { item in
-            Addresses.split(item).map { Addresses.isHost($0.host) && (1...65_535).contains($0.port) } ?? false
+        var complete: [String] = []
+        for item in text.split(separator: ",", omittingEmptySubsequences: false) {
+            guard let (host, number) = Addresses.hostAndPort(item, port: port) else { return nil }
+            complete.append(host.contains(":") ? "[\(host)]:\(number)" : "\(host):\(number)")
         }
-        return isGood && !list.isEmpty ? complete : nil
+        return complete
     }
 }

@@ -8,13 +8,12 @@ enum UpstreamSection {
         var upstreams: [UpstreamConfiguration] = []
         for (name, place, item) in section.all() {
             guard Names.isName(name) else {
-                value.context.problems.add(
-                    place, "\"\(name)\" is not a name: letters, digits, - and _, up to 64")
+                value.context.problems.add(place, Names.problem(name))
                 continue
             }
             upstreams.append(readOne(name, item))
         }
-        if upstreams.isEmpty { value.problem("at least one upstream is needed") }
+        if section.all().isEmpty { value.problem("at least one upstream is needed") }
         if upstreams.reduce(0, { $0 + $1.endpoints.count }) > endpointsMax {
             value.problem("more than \(endpointsMax) endpoints")
         }
@@ -31,8 +30,14 @@ enum UpstreamSection {
         defer { section.finish() }
         if let list = section.required("endpoints", "upstream \"\(name)\"") {
             let items = list.listOrOne()
-            if items.isEmpty { list.problem("upstream \"\(name)\" needs at least one endpoint") }
-            upstream.endpoints = items.compactMap(endpoint)
+            if list.isEmptyList { list.problem("upstream \"\(name)\" needs at least one endpoint") }
+            for item in items {
+                guard let endpoint = endpoint(item) else { continue }
+                if upstream.endpoints.contains(where: { $0.transport == endpoint.transport }) {
+                    item.problem("\"\(item.written)\" stands here more than once")
+                }
+                upstream.endpoints.append(endpoint)
+            }
         }
         upstream.balance =
             section["balance"]?.choice([
@@ -53,12 +58,12 @@ enum UpstreamSection {
 
     /// `http://host:port`, `https://host:port`, `unix:/path`.
     static func endpoint(_ value: Value) -> EndpointConfiguration? {
-        guard let text = value.nonEmptyText() else { return nil }
+        guard let text = value.text() else { return nil }
         if text.hasPrefix("unix:") {
             var path = text.dropFirst(5)
             if path.hasPrefix("//") { path = path.dropFirst(2) }
             guard path.hasPrefix("/"), path.utf8.count <= 100 else {
-                value.problem("\"\(text)\": a Unix socket is an absolute path of at most 100 bytes")
+                value.problem("\"\(value.written)\": a Unix socket is an absolute path of at most 100 bytes")
                 return nil
             }
             return EndpointConfiguration(transport: .unixSocket(path: String(path)), text: text)
@@ -66,22 +71,22 @@ enum UpstreamSection {
         let tls = text.hasPrefix("https://")
         guard tls || text.hasPrefix("http://") else {
             value.problem(
-                "\"\(text)\" is not an endpoint like http://127.0.0.1:3000, https://host or unix:/path")
+                "\"\(value.written)\" is not an endpoint like http://127.0.0.1:3000, https://host or "
+                    + "unix:/path")
             return nil
         }
         var authority = String(text.dropFirst(tls ? 8 : 7))
         if authority.hasSuffix("/") { authority.removeLast() }
-        guard !authority.contains("/") else {
-            value.problem("\"\(text)\": an endpoint has no path; a route may have add_prefix")
-            return nil
-        }
         guard !authority.contains("@") else {
             value.problem("an endpoint carries no credentials")
             return nil
         }
-        let (host, port) = Addresses.split(authority) ?? (authority, tls ? 443 : 80)
-        guard Addresses.isHost(host), (1...65_535).contains(port) else {
-            value.problem("\"\(text)\" names no host and port that could be connected to")
+        guard !authority.contains("/") else {
+            value.problem("\"\(value.written)\": an endpoint has no path; a route may have add_prefix")
+            return nil
+        }
+        guard let (host, port) = Addresses.hostAndPort(authority[...], port: tls ? 443 : 80) else {
+            value.problem("\"\(value.written)\" names no host and port that could be connected to")
             return nil
         }
         return EndpointConfiguration(transport: .tcp(host: host, port: port, tls: tls), text: text)
@@ -90,21 +95,11 @@ enum UpstreamSection {
     private static func health(_ value: Value) -> HealthConfiguration? {
         guard let section = value.section() else { return nil }
         defer { section.finish() }
-        let path = section.required("path", "health").flatMap(requestPath) ?? "/"
+        let path = section.required("path", "health").flatMap(Paths.request) ?? "/"
         return HealthConfiguration(
             path: path, intervalMilliseconds: section["interval"]?.duration(in: 100...3_600_000) ?? 5_000,
             timeoutMilliseconds: section["timeout"]?.duration(in: 10...60_000) ?? 2_000,
             healthyThreshold: section["healthy"]?.integer(in: 1...100) ?? 2,
             unhealthyThreshold: section["unhealthy"]?.integer(in: 1...100) ?? 3)
-    }
-
-    /// A path as it may stand in a request line.
-    static func requestPath(_ value: Value) -> String? {
-        guard let text = value.nonEmptyText() else { return nil }
-        guard text.hasPrefix("/"), text.utf8.allSatisfy({ $0 > 0x20 && $0 < 0x7F }) else {
-            value.problem("\"\(text)\" is not a path like /healthz")
-            return nil
-        }
-        return text
     }
 }
