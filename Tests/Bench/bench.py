@@ -61,6 +61,14 @@ def cpu_nanoseconds(processes):
     return total
 
 
+def system_seconds(processes):
+    """Time in the kernel, in ticks of 10 ms."""
+    total = 0
+    for process in processes:
+        total += int(open(f"/proc/{process}/stat").read().rsplit(")", 1)[1].split()[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
 class Bench:
     def __init__(self, options):
         self.options = options
@@ -97,6 +105,8 @@ class Bench:
             file.write("\n".join(peers.KEYS) + "\n")
         with open(f"{folder}/unknown", "w") as file:
             file.write(UNKNOWN + "\n")
+        with open(f"{folder}/limited", "w") as file:
+            file.write(peers.LIMITED + "\n")
         upstream = free_port()
         self.start("upstream", [f"{folder}/upstream", str(upstream)], upstream, 1)
         redis = free_port()
@@ -135,6 +145,14 @@ class Bench:
                 name = "haproxy-guarded" if guarded else "haproxy"
                 self.subject(name, ["haproxy", "-db", "-f", peers.haproxy(folder, port, upstream, guarded)], port)
 
+        envoy = self.options.envoy or shutil.which("envoy")
+        if envoy:
+            self.versions["envoy"] = self.text([envoy, "--version"]).split("version:")[-1].strip()
+            port = free_port()
+            self.subject("envoy-guarded", [
+                envoy, "-c", peers.envoy(folder, port, upstream), "--concurrency", "1", "--disable-hot-restart",
+                "--log-level", "error"], port)
+
     def redis_cli(self, arguments, text=None):
         return subprocess.run(
             ["redis-cli", "-p", str(self.redis)] + arguments, input=text, capture_output=True, text=True).stdout
@@ -153,18 +171,23 @@ class Bench:
             command += ["--body", str(row["body"])]
         if row.get("handshakes"):
             command.append("--handshakes")
+        for option in ("rate", "tolerate"):
+            if option in row:
+                command += [f"--{option}", str(row[option])]
         done = subprocess.run(command, capture_output=True, text=True)
         return json.loads(done.stdout) if done.returncode == 0 else None
 
     def measure(self, name, row, seconds):
         processes, port = self.subjects[name]
-        before = cpu_nanoseconds(processes)
+        before, system = cpu_nanoseconds(processes), system_seconds(processes)
         commands = self.redis_commands() if name == "gateway-redis" else 0
         result = self.load(port, row, seconds)
         if not result or result["errors"] or not result["requests"]:
             return None
-        result["us"] = (cpu_nanoseconds(processes) - before) / 1000 / result["requests"]
-        result["busy"] = (cpu_nanoseconds(processes) - before) / 1e9 / result["seconds"]
+        spent = cpu_nanoseconds(processes) - before
+        result["us"] = spent / 1000 / result["requests"]
+        result["busy"] = spent / 1e9 / result["seconds"]
+        result["system"] = (system_seconds(processes) - system) * 1e6 / result["requests"]
         if name == "gateway-redis":
             result["redis"] = (self.redis_commands() - commands) / result["requests"]
         return result
@@ -175,6 +198,8 @@ class Bench:
         return sum(int(n) for n in re.findall(r"cmdstat_(?:evalsha|hgetall):calls=(\d+)", info))
 
     def table(self, title, row, names, against):
+        if self.options.only and self.options.only not in title:
+            return {}
         rounds = {name: [] for name in names if name in self.subjects}
         for name in rounds:
             self.measure(name, row, min(1, self.options.seconds))
@@ -184,12 +209,12 @@ class Bench:
                 if result:
                     rounds[name].append(result)
         print(f"\n### {title}\n")
-        print("| subject | CPU us/request | gateway / subject | requests/s | p99 us | core busy | rounds |")
-        print("|---|---|---|---|---|---|---|")
+        print("| subject | CPU us/request | of it system | gateway / subject | requests/s | p99 us | core busy | rounds |")
+        print("|---|---|---|---|---|---|---|---|")
         means = {}
         for name, results in rounds.items():
             if len(results) < self.options.rounds:
-                print(f"| {name} | no number: {self.options.rounds - len(results)} rounds had wrong answers | | | | | |")
+                print(f"| {name} | no number: {self.options.rounds - len(results)} rounds had wrong answers | | | | | | |")
                 continue
             # The least disturbed half: what others on the machine took is not the subject's doing.
             best = sorted(result["us"] for result in results)[: max(1, len(results) // 2 + 1)]
@@ -198,9 +223,31 @@ class Bench:
             results = rounds[name]
             ratio = means.get(against, 0) / means[name]
             extra = f", {statistics.mean(r['redis'] for r in results):.3f} Redis commands" if "redis" in results[0] else ""
-            print(f"| {name} | {means[name]:.2f}{extra} | {ratio:.2f} | "
+            print(f"| {name} | {means[name]:.2f}{extra} | {statistics.median(r['system'] for r in results):.1f} | {ratio:.2f} | "
                   f"{statistics.median(r['requests'] / r['seconds'] for r in results):.0f} | "
                   f"{statistics.median(r['p99_us'] for r in results):.0f} | "
+                  f"{statistics.median(r['busy'] for r in results):.2f} | {len(results)} |")
+        sys.stdout.flush()
+        return {name: statistics.median(r["requests"] / r["seconds"] for r in rounds[name]) for name in means}
+
+    def latency_table(self, names, tops):
+        """The same calls at a fixed rate that all can bear, so that nobody's slowness thins out its own load."""
+        rate = int(min(tops[name] for name in names if name in tops) / 2)
+        row = {"path": "/1k", "body": 1024, "rate": rate}
+        rounds = {name: [] for name in names if name in tops}
+        for _ in range(self.options.rounds):
+            for name in rounds:
+                result = self.measure(name, row, self.options.seconds)
+                if result:
+                    rounds[name].append(result)
+        print(f"\n### Latency at {rate} requests/s, open loop, counted from when each was due\n")
+        print("| subject | p50 us | p99 us | gateway / subject (p99) | CPU us/request | core busy | rounds |")
+        print("|---|---|---|---|---|---|---|")
+        p99 = {name: statistics.median(r["p99_us"] for r in results) for name, results in rounds.items() if results}
+        for name in p99:
+            results = rounds[name]
+            print(f"| {name} | {statistics.median(r['p50_us'] for r in results):.0f} | {p99[name]:.0f} | "
+                  f"{p99.get('gateway', 0) / p99[name]:.2f} | {statistics.median(r['us'] for r in results):.2f} | "
                   f"{statistics.median(r['busy'] for r in results):.2f} | {len(results)} |")
         sys.stdout.flush()
 
@@ -293,6 +340,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
+    parser.add_argument("--envoy", help="the Envoy program; left out when there is none")
+    parser.add_argument("--only", help="rows whose title contains this")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--quick", action="store_true", help="two short rounds, to see that it works")
@@ -307,16 +356,24 @@ def main():
               f"on core 1; load average before {load:.2f}{' (noisy)' if load > 0.5 else ''}")
         for name, version in bench.versions.items():
             print(f"- {name}: {version}")
-        everyone = ["gateway", "gateway-redis", "nginx", "nginx-limit", "nginx-lua-redis", "haproxy", "haproxy-guarded"]
-        bench.table("1 KB over kept-alive TLS 1.3, 64 connections, 1,000 accounts",
+        everyone = ["gateway", "gateway-redis", "nginx", "nginx-limit", "nginx-lua-redis", "haproxy", "haproxy-guarded",
+                    "envoy-guarded"]
+        tops = bench.table("1 KB over kept-alive TLS 1.3, 64 connections, 1,000 accounts",
                     {"path": "/1k", "body": 1024}, everyone, "gateway")
+        if tops:
+            bench.latency_table(["gateway", "nginx-limit", "haproxy-guarded"], tops)
         pair = ["gateway", "nginx", "haproxy"]
         bench.table("10 KB", {"path": "/10k", "body": 10240}, pair, "gateway")
         bench.table("1 MB", {"path": "/1m", "body": 1 << 20, "connections": 32}, pair, "gateway")
         bench.table("401: unknown key", {"path": "/1k", "status": 401, "keys": "unknown"},
                     ["gateway", "nginx-limit", "haproxy-guarded"], "gateway")
+        bench.table("429: an account past its limit",
+                    {"path": "/1k", "status": 429, "keys": "limited", "tolerate": 2},
+                    ["gateway", "nginx-limit", "haproxy-guarded"], "gateway")
         bench.table("connect, full handshake, one call, close", {"path": "/1k", "body": 1024, "handshakes": True},
                     pair, "gateway")
+        if options.only:
+            return
         print("\n### System calls a request, under strace\n")
         for name in pair:
             if name in bench.subjects and shutil.which("strace"):

@@ -1,9 +1,12 @@
 """Configurations of the gateway and of those it is compared with, each as fast as its manual allows."""
 
 import hashlib
+import json
 import os
 
 KEYS = [f"sk_live_bench{number:06d}" for number in range(1000)]
+# A key whose account has used up its limit after one call.
+LIMITED = "sk_live_bench_limited"
 
 
 def write(folder, name, text):
@@ -15,9 +18,9 @@ def write(folder, name, text):
 
 def gateway(folder, port, admin, upstream, redis=None, limit="1000000000/minute"):
     static = "\n".join(
-        f'    - {{ sha256: "{hashlib.sha256(key.encode()).hexdigest()}", account: a{number}, tier: bench,'
-        ' scopes: ["bench:read"] }'
-        for number, key in enumerate(KEYS)
+        f'    - {{ sha256: "{hashlib.sha256(key.encode()).hexdigest()}", account: a{number},'
+        f' tier: {"few" if key == LIMITED else "bench"}, scopes: ["bench:read"] }}'
+        for number, key in enumerate(KEYS + [LIMITED])
     )
     keys = "" if redis else f"keys:\n  static:\n{static}\n"
     store = f"redis://127.0.0.1:{redis}/0" if redis else "memory:"
@@ -75,17 +78,23 @@ http {{
 
 
 def nginx_limit(folder, port, upstream):
-    entries = "\n".join(f'    "Bearer {key}" a{number};' for number, key in enumerate(KEYS))
+    entries = "\n".join(f'    "Bearer {key}" a{number};' for number, key in enumerate(KEYS + [LIMITED]))
     http = f"""
   map_hash_max_size 8192; map_hash_bucket_size 128;
   map $http_authorization $account {{
     default "";
 {entries}
   }}
+  map $account $few {{
+    default "";
+    a1000 a1000;
+  }}
   limit_req_zone $account zone=accounts:10m rate=1000000r/s;
+  limit_req_zone $few zone=few:1m rate=1r/m;
   limit_req_status 429;"""
     server = """
       if ($account = "") { return 401; }
+      limit_req zone=few;
       limit_req zone=accounts burst=1000000 nodelay;
       proxy_set_header X-Account $account;"""
     return nginx(folder, "nginx-limit", port, upstream, http, server)
@@ -129,7 +138,8 @@ LUA_SCRIPT = (
 
 def haproxy(folder, port, upstream, guarded):
     keys = write(folder, "haproxy.map", "\n".join(
-        f"{hashlib.sha256(key.encode()).hexdigest().upper()} a{number}" for number, key in enumerate(KEYS)) + "\n")
+        f"{hashlib.sha256(key.encode()).hexdigest().upper()} a{number}"
+        for number, key in enumerate(KEYS + [LIMITED])) + "\n")
     guard = f"""
   stick-table type string len 32 size 100k expire 60s store http_req_rate(60s)
   http-request set-var(txn.key) req.hdr(authorization),regsub("^Bearer ","")
@@ -137,6 +147,7 @@ def haproxy(folder, port, upstream, guarded):
   http-request deny deny_status 401 unless {{ var(txn.account) -m found }}
   http-request track-sc0 var(txn.account)
   http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1000000000 }}
+  http-request deny deny_status 429 if {{ var(txn.account) a1000 }} {{ sc_http_req_rate(0) gt 1 }}
   http-request set-header X-Account %[var(txn.account)]
   http-request del-header authorization
   http-response set-header RateLimit-Policy "\\"bench\\";q=1000000000;w=60\"""" if guarded else ""
@@ -160,3 +171,54 @@ frontend main
 backend upstream
   server one 127.0.0.1:{upstream} pool-max-conn 1024
 """)
+
+
+def envoy(folder, port, upstream):
+    """The API-key filter, then a local rate limit; JSON, which Envoy reads as it reads YAML."""
+    extensions = "type.googleapis.com/envoy.extensions"
+    bucket = {"max_tokens": 1000000000, "tokens_per_fill": 1000000000, "fill_interval": "60s"}
+    always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    filters = [
+        ("api_key_auth", "filters.http.api_key_auth.v3.ApiKeyAuth", {
+            "credentials": [{"key": key, "client": f"a{number}"} for number, key in enumerate(KEYS)],
+            "key_sources": [{"header": "Authorization"}],
+            "forwarding": {"header": "X-Account", "hide_credentials": True}}),
+        ("local_ratelimit", "filters.http.local_ratelimit.v3.LocalRateLimit", {
+            "stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": always, "filter_enforced": always}),
+        ("router", "filters.http.router.v3.Router", {"suppress_envoy_headers": True}),
+    ]
+    manager = {
+        "@type": f"{extensions}.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "main", "codec_type": "HTTP1", "generate_request_id": False,
+        "http_filters": [
+            {"name": f"envoy.filters.http.{name}", "typed_config": {"@type": f"{extensions}.{kind}", **settings}}
+            for name, kind, settings in filters],
+        "route_config": {"virtual_hosts": [{
+            "name": "main", "domains": ["*"],
+            "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "main", "timeout": "60s"}}]}]},
+    }
+    secure = {
+        "@type": f"{extensions}.transport_sockets.tls.v3.DownstreamTlsContext",
+        "common_tls_context": {
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+            "tls_certificates": [{
+                "certificate_chain": {"filename": f"{folder}/certificate.pem"},
+                "private_key": {"filename": f"{folder}/key.pem"}}]},
+    }
+
+    def address(number):
+        return {"socket_address": {"address": "127.0.0.1", "port_value": number}}
+
+    unbounded = {"max_connections": 100000, "max_pending_requests": 100000, "max_requests": 100000}
+    return write(folder, "envoy.json", json.dumps({"static_resources": {
+        "listeners": [{
+            "name": "main", "address": address(port),
+            "filter_chains": [{
+                "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": secure},
+                "filters": [{
+                    "name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}]}],
+        "clusters": [{
+            "name": "main", "type": "STATIC", "connect_timeout": "5s",
+            "circuit_breakers": {"thresholds": [unbounded]},
+            "load_assignment": {"cluster_name": "main", "endpoints": [{
+                "lb_endpoints": [{"endpoint": {"address": address(int(upstream))}}]}]}}]}}))
