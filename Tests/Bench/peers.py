@@ -147,7 +147,7 @@ def haproxy(folder, port, upstream, guarded):
   http-request deny deny_status 401 unless {{ var(txn.account) -m found }}
   http-request track-sc0 var(txn.account)
   http-request deny deny_status 429 if {{ sc_http_req_rate(0) gt 1000000000 }}
-  http-request deny deny_status 429 if {{ var(txn.account) a1000 }} {{ sc_http_req_rate(0) gt 1 }}
+  http-request deny deny_status 429 if {{ var(txn.account) -m str a1000 }} {{ sc_http_req_rate(0) gt 1 }}
   http-request set-header X-Account %[var(txn.account)]
   http-request del-header authorization
   http-response set-header RateLimit-Policy "\\"bench\\";q=1000000000;w=60\"""" if guarded else ""
