@@ -125,6 +125,13 @@ public struct Block {
         end = 0
     }
 
+    /// Takes bytes from the end, so that `count` stay.
+    @inlinable
+    public mutating func truncate(to count: Int) {
+        precondition(count >= 0 && count <= self.count, "a block does not grow by cutting")
+        end = start &+ count
+    }
+
     /// Moves the readable bytes to the front so that all free room is behind them.
     public mutating func compact() {
         guard start > 0, let base = unsafe base else { return }

@@ -38,6 +38,8 @@ struct Downstream: ~Copyable {
     var interest = Interest.read
     /// The port that only refuses.
     var isPlaintextPort: Bool
+    /// Whether a part of the worker's scratch block is this caller's.
+    var hasUnsentOutput = false
     /// The caller sends no more.
     var inputEnded = false
     /// The connection closes when the current answer has been sent.
@@ -58,8 +60,6 @@ struct Downstream: ~Copyable {
     /// When the present phase began, for the body rate; monotonic microseconds.
     var phaseStartMicroseconds: Int64 = 0
     var phaseBytes: Int64 = 0
-    /// The look-up that this connection's first request waits for, and its successor in that queue.
-    var nextWaiter = SlotReference.none
     /// The credential's slot, once a look-up has been answered; used by the second reading of the head.
     var resolvedKey: Int32 = Downstream.unresolved
     /// When the head that waits for a look-up had arrived.
@@ -68,7 +68,6 @@ struct Downstream: ~Copyable {
     static let unresolved: Int32 = -1
     static let resolvedUnknown: Int32 = -2
     static let resolvedUnavailable: Int32 = -3
-    static let resolvedRefused: Int32 = -4
 
     init(descriptor: Descriptor, peer: SocketAddress, isPlaintextPort: Bool) {
         self.descriptor = descriptor

@@ -8,6 +8,10 @@ import TLS
 
 extension Worker {
     func handleDownstream(_ event: Event, _ slot: Slot<Downstream>) {
+        if slot.value.hasUnsentOutput {
+            finishStep()
+            if slot.value.isDead { return }
+        }
         if event.isWritable {
             drainOutput(slot)
             if slot.value.isDead { return }
@@ -169,6 +173,10 @@ extension Worker {
     /// The caller sends no more. What it has asked for in full is still answered (RFC 9112 section 9.6).
     private func endInput(_ slot: Slot<Downstream>) {
         slot.value.inputEnded = true
+        if slot.value.hasUnsentOutput {
+            finishStep()
+            if slot.value.isDead { return }
+        }
         guard slot.value.transport == .open, !slot.value.isFinishing else {
             abandon(slot, .callerGone)
             return

@@ -3,56 +3,63 @@ import HTTPWire
 import Reactor
 import TLS
 
-// From plaintext to the socket: everything that a step has produced for a caller is encrypted once and sent
+// From plaintext to the socket: everything that a turn has produced for a caller is encrypted once and sent
 // with one system call. What the socket does not take waits, encrypted, in the connection's output block, and
 // the upstream is not read until it is gone.
 
 extension Worker {
-    /// Makes the scratch block this caller's; whatever another had in it is sent first.
+    /// Makes what is written to the scratch block from here on this caller's.
     func claimOutput(_ slot: Slot<Downstream>) {
-        if state.value.downstreamOwner == slot.reference { return }
-        if !state.value.downstreamOwner.isNone { flushDownstream() }
-        state.value.downstreamOwner = slot.reference
+        if downstreamParts.value.owner == slot.reference { return }
+        // Two parts of one caller could be sent in the wrong order.
+        if slot.value.hasUnsentOutput { finishStep() }
+        slot.value.hasUnsentOutput = true
+        downstreamParts.value.open(for: slot.reference, at: toDownstream.value.count)
     }
 
     /// Encrypts and sends the scratch block.
     func flushDownstream() {
-        let reference = state.value.downstreamOwner
-        if reference.isNone { return }
-        state.value.downstreamOwner = .none
-        guard let slot = downstreams.lookup(reference), !slot.value.isDead else {
-            toDownstream.value.clear()
-            wire.clearOutbound()
-            return
-        }
-        encryptOutput(slot)
-        if slot.value.isDead { return }
-        sendWire(slot)
-        if slot.value.isDead { return }
-        afterOutput(slot)
+        repeat {
+            sendSealedOutput()
+            downstreamParts.value.seal(at: toDownstream.value.count)
+        } while !downstreamParts.value.isEmpty
+        toDownstream.value.clear()
     }
 
-    /// Moves the scratch block's contents onto the wire.
-    private func encryptOutput(_ slot: Slot<Downstream>) {
-        guard !toDownstream.value.isEmpty else { return }
-        metrics.add(.bytesToDownstream, UInt64(toDownstream.value.count))
-        let block = toDownstream.value
-        toDownstream.value.clear()
-        if slot.value.session.isOpen {
-            if !slot.value.session.write(block.readable) { abandon(slot, .callerGone) }
-        } else {
-            wire.outbound.append(block.readable)
+    private func sendSealedOutput() {
+        while let part = downstreamParts.value.takeNext() {
+            guard let slot = downstreams.lookup(part.owner), !slot.value.isDead else { continue }
+            slot.value.hasUnsentOutput = false
+            let block = toDownstream.value
+            guard encrypt(slot, block.span(part.range)) else { continue }
+            sendWire(slot)
+            if !slot.value.isDead { afterOutput(slot) }
         }
+    }
+
+    /// Puts bytes onto the wire. False when the caller is lost.
+    private func encrypt(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) -> Bool {
+        if bytes.isEmpty { return true }
+        metrics.add(.bytesToDownstream, UInt64(bytes.count))
+        guard slot.value.session.isOpen else {
+            wire.outbound.append(bytes)
+            return true
+        }
+        if slot.value.session.write(bytes) { return true }
+        wire.clearOutbound()
+        abandon(slot, .callerGone)
+        return false
     }
 
     /// Sends plaintext that need not be copied first: whole records of a large body.
     func emitDirectly(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
         claimOutput(slot)
-        encryptOutput(slot)
-        if slot.value.isDead { return }
-        metrics.add(.bytesToDownstream, UInt64(range.count))
-        if slot.value.session.write(block.span(range)) { return }
-        abandon(slot, .callerGone)
+        // What others wait to send must not meet this caller's records on the wire.
+        if !wire.hasOutbound { sendSealedOutput() }
+        let pending = toDownstream.value
+        let start = downstreamParts.value.start
+        toDownstream.value.truncate(to: start)
+        if encrypt(slot, pending.span(start..<pending.count)) { _ = encrypt(slot, block.span(range)) }
     }
 
     /// Sends what OpenSSL has produced for this connection, or keeps it until the socket takes it.
@@ -123,6 +130,7 @@ extension Worker {
 
     /// Ends a connection between two requests: a goodbye, then the close.
     func closeGracefully(_ slot: Slot<Downstream>) {
+        if slot.value.hasUnsentOutput { finishStep() }
         guard !slot.value.isDead else { return }
         if slot.value.output.isEmpty {
             closeWithLinger(slot)
@@ -165,11 +173,11 @@ extension Worker {
         slot.value.session.free()
         pool.give(&slot.value.input)
         pool.give(&slot.value.output)
-        if state.value.downstreamOwner == slot.reference {
-            state.value.downstreamOwner = .none
-            toDownstream.value.clear()
+        if downstreamParts.value.owner == slot.reference {
+            toDownstream.value.truncate(to: downstreamParts.value.start)
+            downstreamParts.value.abandonOpen()
+            wire.clearOutbound()
         }
-        wire.clearOutbound()
         state.value.deadDownstreams.append(slot.reference)
     }
 }

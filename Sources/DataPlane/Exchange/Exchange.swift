@@ -73,8 +73,6 @@ struct Exchange: ~Copyable {
     var upstreamMicroseconds: Int64 = 0
     /// Over: waits for the end of the turn to be freed.
     var isDead = false
-    /// Successor in an account's queue of waiting calls.
-    var nextWaiter = SlotReference.none
     var responseTimeoutMicroseconds: Int64
 
     init(

@@ -173,7 +173,7 @@ extension Worker {
             connection.value.mayBeKept && exchange.value.requestIsSent && answer.value.isEmpty
             && connection.value.output.isEmpty && !connection.value.inputEnded
             && !connection.value.outputIsBroken
-        if state.value.upstreamOwner == connection.reference { flushUpstream() }
+        if connection.value.hasUnsentOutput { flushUpstream() }
         exchange.value.upstreamConnection = .none
         connection.value.exchange = .none
         if mayKeep, !connection.value.isDead { park(connection) } else { closeUpstream(connection) }

@@ -248,7 +248,7 @@ extension Worker {
                 own.remaining[index] = max(0, decision.remaining[index] + (own.isGranted ? later : 0))
             }
             conclude(exchange, own, answered, isDegraded: false)
-            finishStep()
+            endStep()
         }
         debitIsOver(account)
     }
@@ -340,7 +340,7 @@ extension Worker {
             let now = MonotonicClock.nowMicroseconds()
             conclude(exchange, takeLocally(key, cost, now), now, isDegraded: true)
         }
-        finishStep()
+        endStep()
     }
 
     private func limitDegraded(

@@ -54,7 +54,7 @@ extension Worker {
         connection.handle(event)
         while let reply = connection.nextReply() {
             takeReply(reply)
-            finishStep()
+            endStep()
         }
         noteStorePhase()
     }

@@ -219,9 +219,9 @@ extension Worker {
         connection.value.session.free()
         pool.give(&connection.value.input)
         pool.give(&connection.value.output)
-        if state.value.upstreamOwner == connection.reference {
-            state.value.upstreamOwner = .none
-            toUpstream.value.clear()
+        if upstreamParts.value.owner == connection.reference {
+            toUpstream.value.truncate(to: upstreamParts.value.start)
+            upstreamParts.value.abandonOpen()
         }
         state.value.deadUpstreams.append(connection.reference)
     }

@@ -140,46 +140,55 @@ extension Worker {
 
     // MARK: Output
 
+    /// Makes what is written to the scratch block from here on this connection's.
     func claimUpstream(_ connection: Slot<UpstreamConnection>) {
-        if state.value.upstreamOwner == connection.reference { return }
-        if !state.value.upstreamOwner.isNone { flushUpstream() }
-        state.value.upstreamOwner = connection.reference
+        if upstreamParts.value.owner == connection.reference { return }
+        // Two parts of one connection could be sent in the wrong order.
+        if connection.value.hasUnsentOutput { flushUpstream() }
+        connection.value.hasUnsentOutput = true
+        upstreamParts.value.open(for: connection.reference, at: toUpstream.value.count)
     }
 
-    /// Sends the scratch block to the upstream that owns it.
+    /// Sends the scratch block to the upstreams whose parts it holds.
     func flushUpstream() {
-        let reference = state.value.upstreamOwner
-        if reference.isNone { return }
-        state.value.upstreamOwner = .none
-        let block = toUpstream.value
-        toUpstream.value.clear()
-        guard let connection = upstreamConnections.lookup(reference), !connection.value.isDead,
-            !block.isEmpty
-        else { return }
-        if connection.value.session.isOpen {
-            // The wire may hold a caller's records: they go first.
-            if wire.hasOutbound { flushDownstream() }
-            guard connection.value.session.write(block.readable) else {
-                upstreamBroke(connection, .upstreamClosed)
-                return
+        repeat {
+            while let part = upstreamParts.value.takeNext() {
+                guard let connection = upstreamConnections.lookup(part.owner), !connection.value.isDead
+                else { continue }
+                connection.value.hasUnsentOutput = false
+                if !part.range.isEmpty { sendPart(connection, part.range) }
             }
-            sendUpstreamWire(connection)
-        } else {
-            sendToUpstream(connection, block)
+            upstreamParts.value.seal(at: toUpstream.value.count)
+        } while !upstreamParts.value.isEmpty
+        toUpstream.value.clear()
+    }
+
+    private func sendPart(_ connection: Slot<UpstreamConnection>, _ range: Range<Int>) {
+        let block = toUpstream.value
+        guard connection.value.session.isOpen else {
+            sendToUpstream(connection, block.span(range))
+            return
         }
+        // The wire may hold a caller's records: they go first.
+        if wire.hasOutbound { flushDownstream() }
+        guard connection.value.session.write(block.span(range)) else {
+            upstreamBroke(connection, .upstreamClosed)
+            return
+        }
+        sendUpstreamWire(connection)
     }
 
     private func sendUpstreamWire(_ connection: Slot<UpstreamConnection>) {
         guard wire.hasOutbound else { return }
         let block = wire.outbound
         wire.clearOutbound()
-        sendToUpstream(connection, block)
+        sendToUpstream(connection, block.readable)
     }
 
-    private func sendToUpstream(_ connection: Slot<UpstreamConnection>, _ block: Block) {
+    private func sendToUpstream(_ connection: Slot<UpstreamConnection>, _ bytes: Span<UInt8>) {
         var sent = 0
         if connection.value.output.isEmpty {
-            switch Socket.send(connection.value.descriptor, block.readable) {
+            switch Socket.send(connection.value.descriptor, bytes) {
             case .bytes(let n): sent = n
             case .wouldBlock: break
             case .endOfStream, .failed:
@@ -190,9 +199,9 @@ extension Worker {
                 return
             }
         }
-        if sent == block.count { return }
-        pool.ensureRoom(for: block.count - sent, in: &connection.value.output)
-        connection.value.output.append(block.span(sent..<block.count))
+        if sent == bytes.count { return }
+        pool.ensureRoom(for: bytes.count - sent, in: &connection.value.output)
+        connection.value.output.append(bytes.extracting(sent..<bytes.count))
         updateInterest(connection)
     }
 
@@ -225,6 +234,10 @@ extension Worker {
     // MARK: Events
 
     func handleUpstream(_ event: Event, _ connection: Slot<UpstreamConnection>) {
+        if connection.value.hasUnsentOutput {
+            flushUpstream()
+            if connection.value.isDead { return }
+        }
         switch connection.value.phase {
         case .connecting:
             if Socket.pendingError(connection.value.descriptor) != 0 {

@@ -23,6 +23,8 @@ struct UpstreamConnection: ~Copyable {
     var mayBeKept = false
     /// Whether any byte of the present answer has come.
     var hasAnswered = false
+    /// Whether a part of the worker's scratch block is this connection's.
+    var hasUnsentOutput = false
     /// Closed: waits for the end of the turn to be freed.
     var isDead = false
     /// Whether the endpoint has ended its side.

@@ -9,6 +9,10 @@ enum HardLimits {
     static let stashBytes = 16_384
     /// What a worker may have produced for one caller in one turn: a response head and a burst of body.
     static let outputBytes = 163_840
+    /// What a worker may have produced for many callers, or for many upstreams, before it sends: enough calls
+    /// to wake a peer once for all of them, few enough that the first does not wait long.
+    static let deferredBytes = 65_536
+    static let deferredParts = 64
     /// Body bytes of a refused request that are read and dropped to keep its connection.
     static let drainBytes: Int64 = 65_536
     /// Longest kept request identifier of a trusted peer.

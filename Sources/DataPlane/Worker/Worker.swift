@@ -9,9 +9,10 @@ import TLS
 // One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
 // window table of the memory store and the failure counts, which are sharded and locked for nanoseconds.
 //
-// Every event is one step: it reads, decides, and leaves what it produced in two scratch blocks, one for the
-// caller and one for the upstream. `finishStep` sends them, one system call each. Slots that die during a
-// step are only marked; the end of the turn frees them, so no step can hold a slot that is gone.
+// Every event is one step: it reads, decides, and leaves what it produced in two scratch blocks, one for
+// callers and one for upstreams. Small output waits there for the other steps of the turn; `finishStep` sends
+// it all, one system call for each connection. Slots that die during a step are only marked; the end of the
+// turn frees them, so no step can hold a slot that is gone.
 
 /// What a worker changes from call to call; touched by its own thread only.
 struct WorkerState {
@@ -22,9 +23,6 @@ struct WorkerState {
     /// `Date: …` with its line end.
     var dateLine = Block.allocate(capacity: 64)
     var random: FastRandom
-    /// Whose output the scratch blocks hold.
-    var downstreamOwner = SlotReference.none
-    var upstreamOwner = SlotReference.none
     /// Identifier of the request being read, at most `HardLimits.requestIDBytes`.
     var requestID = Block.allocate(capacity: HardLimits.requestIDBytes)
     var resumeQueue: [SlotReference] = []
@@ -95,10 +93,12 @@ package final class Worker {
     let plain = Mutable(Block.allocate(capacity: HardLimits.plaintextBytes))
     /// Plaintext from an upstream.
     let answer = Mutable(Block.allocate(capacity: HardLimits.plaintextBytes))
-    /// Plaintext for the caller of this step.
-    let toDownstream = Mutable(Block.allocate(capacity: HardLimits.outputBytes))
-    /// Plaintext for the upstream of this step.
-    let toUpstream = Mutable(Block.allocate(capacity: HardLimits.outputBytes))
+    /// Plaintext for callers, and whose it is.
+    let toDownstream = Mutable(Block.allocate(capacity: HardLimits.deferredBytes + HardLimits.outputBytes))
+    let downstreamParts = Mutable(OutputParts())
+    /// Plaintext for upstreams, and whose it is.
+    let toUpstream = Mutable(Block.allocate(capacity: HardLimits.deferredBytes + HardLimits.outputBytes))
+    let upstreamParts = Mutable(OutputParts())
     /// The path in normal form, then the query.
     let target: Mutable<Block>
     let state: Mutable<WorkerState>
@@ -214,6 +214,7 @@ package final class Worker {
             poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
             updateClock()
             for index in 0..<events.count { dispatch(events[index]) }
+            finishStep()
             runTimers()
             finishTurn()
             if state.value.isDraining, !state.value.hasListeners, downstreams.count == 0 { break }
@@ -255,10 +256,12 @@ package final class Worker {
             handleUpstream(event, slot)
         case .listener: acceptConnections(on: listener, isPlaintextPort: false)
         case .plaintextListener: acceptConnections(on: plaintextListener, isPlaintextPort: true)
-        case .mailbox: for message in mailbox.takeAll() { receive(message) }
+        case .mailbox:
+            finishStep()
+            for message in mailbox.takeAll() { receive(message) }
         case .store: handleStore(event)
         }
-        finishStep()
+        endStep()
     }
 
     /// Work that earlier steps left: callers that may go on, slots to free, the log, the store's commands.
@@ -271,9 +274,10 @@ package final class Worker {
             guard let slot = downstreams.lookup(reference), !slot.value.isDead else { continue }
             slot.value.isQueued = false
             resume(slot)
-            finishStep()
+            endStep()
         }
         state.value.resumeQueue.removeAll(keepingCapacity: true)
+        finishStep()
         flushStore()
         freeTheDead()
         accessLog.endTurn(nowMicroseconds: state.value.nowMicroseconds)
@@ -298,11 +302,23 @@ package final class Worker {
         state.value.deadUpstreams.removeAll(keepingCapacity: true)
     }
 
-    /// Sends what the step has produced.
+    /// Sends what the steps so far have produced.
     func finishStep() {
-        while !state.value.upstreamOwner.isNone || !state.value.downstreamOwner.isNone {
+        while !upstreamParts.value.isEmpty || !downstreamParts.value.isEmpty {
             flushUpstream()
             flushDownstream()
+        }
+    }
+
+    /// Leaves a step's output for the end of the turn, unless it is large or has been encrypted already: the
+    /// wire belongs to one connection at a time.
+    func endStep() {
+        if wire.hasOutbound || toDownstream.value.count > HardLimits.deferredBytes
+            || toUpstream.value.count > HardLimits.deferredBytes
+            || downstreamParts.value.count >= HardLimits.deferredParts
+            || upstreamParts.value.count >= HardLimits.deferredParts
+        {
+            finishStep()
         }
     }
 
