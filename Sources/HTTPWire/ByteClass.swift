@@ -1,3 +1,5 @@
+import Reactor
+
 /// Which bytes may stand where, as 128-bit masks: a test is a shift and an AND, without a table in memory.
 enum ByteClass {
     /// `tchar` of RFC 9110 section 5.6.2.
@@ -37,6 +39,54 @@ enum ByteClass {
         byte >= 0x20 && byte != 0x7F || byte == 0x09
     }
 
+    /// The first position from `start` on whose byte may not stand in a field value, or `end`.
+    @inline(__always)
+    static func endOfFieldValue(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) -> Int {
+        var index = start
+        while index &+ 8 <= end {
+            let word = bytes.word(at: index)
+            // Per byte the highest bit: below 0x20, or 0x7F. The lowest bit set is exact; those above it may be
+            // carried over (Warren, Hacker's Delight, section 6-1).
+            let isDelete = word ^ 0x7F7F_7F7F_7F7F_7F7F
+            let found =
+                ((word &- 0x2020_2020_2020_2020) & ~word | (isDelete &- 0x0101_0101_0101_0101) & ~isDelete)
+                & 0x8080_8080_8080_8080
+            if found == 0 {
+                index &+= 8
+                continue
+            }
+            index &+= found.trailingZeroBitCount / 8
+            guard bytes[index] == 0x09 else { return index }
+            index &+= 1
+        }
+        while index < end, isFieldValue(bytes[index]) { index &+= 1 }
+        return index
+    }
+
+    /// The first position from `start` on, or at most seven before `end`, up to which all bytes are letters, digits
+    /// and `-`: nearly every name consists of nothing else.
+    @inline(__always)
+    static func skipPlainName(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) -> Int {
+        let high: UInt64 = 0x8080_8080_8080_8080
+        var index = start
+        while index &+ 8 <= end {
+            let word = bytes.word(at: index)
+            // Sums of seven bits and seven bits stay within their byte; a set highest bit says "at least".
+            let low = word & ~high
+            let letter = low | 0x2020_2020_2020_2020
+            let isLetter = (letter &+ 0x1F1F_1F1F_1F1F_1F1F) ^ (letter &+ 0x0505_0505_0505_0505)
+            let isDigit = (low &+ 0x5050_5050_5050_5050) ^ (low &+ 0x4646_4646_4646_4646)
+            let isOtherThanDash = (low ^ 0x2D2D_2D2D_2D2D_2D2D) &+ 0x7F7F_7F7F_7F7F_7F7F
+            let isPlain = (isLetter | isDigit | ~isOtherThanDash) & ~word & high
+            if isPlain == high {
+                index &+= 8
+                continue
+            }
+            return index &+ (isPlain ^ high).trailingZeroBitCount / 8
+        }
+        return index
+    }
+
     @inline(__always)
     static func isDigit(_ byte: UInt8) -> Bool { byte &- 48 < 10 }
 
@@ -61,20 +111,23 @@ extension Span<UInt8> {
     /// among `tchar`, setting bit 5 maps no other byte onto those.
     @inline(__always)
     func packedLowercase(_ start: Int, _ count: Int) -> (first: UInt64, second: UInt64, third: UInt64) {
-        var words: (first: UInt64, second: UInt64, third: UInt64) = (0, 0, 0)
-        var index = 0
-        while index < count {
-            let byte = UInt64(self[start &+ index] | 0x20)
-            if index < 8 {
-                words.first = words.first << 8 | byte
-            } else if index < 16 {
-                words.second = words.second << 8 | byte
-            } else {
-                words.third = words.third << 8 | byte
-            }
-            index &+= 1
+        (
+            packedWord(start, Swift.min(count, 8)), packedWord(start &+ 8, Swift.min(count &- 8, 8)),
+            packedWord(start &+ 16, Swift.min(count &- 16, 8))
+        )
+    }
+
+    /// At most eight bytes of it.
+    @inline(__always)
+    private func packedWord(_ start: Int, _ count: Int) -> UInt64 {
+        if count <= 0 { return 0 }
+        if start &+ 8 <= self.count {
+            let word = word(at: start).byteSwapped | 0x2020_2020_2020_2020
+            return word >> UInt64(64 &- 8 &* count)
         }
-        return words
+        var word: UInt64 = 0
+        for index in start..<start &+ count { word = word << 8 | UInt64(self[index] | 0x20) }
+        return word
     }
 
     /// Whether a part is the token whose packed form is given; `count` is the token's length, at most 16.

@@ -23,6 +23,7 @@ enum FieldSection {
         }
         if opening == 0x20 || opening == 0x09 { return .malformed("folded header line") }
         var hasUnderscore = false
+        index = ByteClass.skipPlainName(bytes, index, end)
         while index < end {
             let byte = bytes[index]
             guard ByteClass.isToken(byte) else { break }
@@ -36,7 +37,7 @@ enum FieldSection {
         index &+= 1
         while index < end, bytes[index] == 0x20 || bytes[index] == 0x09 { index &+= 1 }
         let valueStart = index
-        while index < end, ByteClass.isFieldValue(bytes[index]) { index &+= 1 }
+        index = ByteClass.endOfFieldValue(bytes, index, end)
         guard index < end else { return .incomplete }
         guard bytes[index] == 0x0D else {
             return .malformed(

@@ -124,7 +124,7 @@ package enum ResponseParser {
             return .refused(Refusal(502, "malformed status line"))
         }
         let reasonStart = index
-        while index < end, ByteClass.isFieldValue(bytes[index]) { index &+= 1 }
+        index = ByteClass.endOfFieldValue(bytes, index, end)
         guard index &+ 1 < end else {
             return index < end && bytes[index] != 0x0D
                 ? .refused(Refusal(502, "malformed status line")) : .incomplete

@@ -64,9 +64,9 @@ public struct ByteWriter {
         if value < 0 { append(byte: 45) }
         var rest = value.magnitude
         var digits = 1
-        var probe = rest
-        while probe >= 10 {
-            probe /= 10
+        var bound: UInt64 = 10
+        while rest >= bound, digits < 19 {
+            bound &*= 10
             digits &+= 1
         }
         guard let place = unsafe room(digits) else { return }
@@ -84,6 +84,12 @@ public struct ByteWriter {
         let needed = value == 0 ? 1 : (67 &- value.leadingZeroBitCount) / 4
         let digits = Swift.max(needed, Swift.min(16, minimumDigits))
         guard let place = unsafe room(digits) else { return }
+        if digits == 16 {
+            let raw = UnsafeMutableRawPointer(place)
+            unsafe raw.storeBytes(of: Self.hexadecimal(value >> 32).bigEndian, as: UInt64.self)
+            unsafe (raw + 8).storeBytes(of: Self.hexadecimal(value).bigEndian, as: UInt64.self)
+            return
+        }
         var rest = value
         var at = digits &- 1
         while at >= 0 {
@@ -92,6 +98,18 @@ public struct ByteWriter {
             rest >>= 4
             at &-= 1
         }
+    }
+
+    /// The lower 32 bits as eight digits, most significant first: all nibbles at once instead of one by one.
+    @usableFromInline
+    @inline(__always)
+    static func hexadecimal(_ value: UInt64) -> UInt64 {
+        var nibbles = value & 0xFFFF_FFFF
+        nibbles = (nibbles << 16 | nibbles) & 0x0000_FFFF_0000_FFFF
+        nibbles = (nibbles << 8 | nibbles) & 0x00FF_00FF_00FF_00FF
+        nibbles = (nibbles << 4 | nibbles) & 0x0F0F_0F0F_0F0F_0F0F
+        let isLetter = (nibbles &+ 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101
+        return nibbles &+ 0x3030_3030_3030_3030 &+ isLetter &* 39
     }
 
     /// Appends the UTF-8 of a string; not for the hot path.

@@ -100,39 +100,63 @@ def nginx_limit(folder, port, upstream):
     return nginx(folder, "nginx-limit", port, upstream, http, server)
 
 
-def nginx_lua(folder, port, upstream, redis):
-    """Keys and an exact window in Redis: one EVALSHA a call on a kept-alive connection."""
+def nginx_lua(folder, port, upstream, redis, script):
+    """The gateway's job in Lua: key record, scope and exact window by one EVALSHA a call on a kept-alive connection;
+    who calls is told to the upstream, and what is left to the caller. No client library: bare sockets are faster."""
     server = """
       access_by_lua_block { gate() }"""
     http = f"""
-  init_worker_by_lua_block {{
+  init_by_lua_block {{
+    local header = "*4\\r\\n$7\\r\\nEVALSHA\\r\\n$40\\r\\n{script}\\r\\n$1\\r\\n1\\r\\n$"
+    local function line(sock)
+      local text = sock:receive("*l")
+      return text and text:sub(2)
+    end
+    local function bulk(sock)
+      local count = tonumber(line(sock))
+      return count and count >= 0 and sock:receive(count + 2):sub(1, count) or nil
+    end
     function gate()
       local key = ngx.var.http_authorization
-      local token = key and key:match("^Bearer (.+)$")
+      local token = key and key:match("^Bearer ([%w_-]+)$")
       if not token then return ngx.exit(401) end
+      local digest = ngx.encode_base64(ngx.sha1_bin(token))
       local sock = ngx.socket.tcp()
       sock:settimeout(1000)
       if not sock:connect("127.0.0.1", {redis}) then return ngx.exit(503) end
-      local s = SCRIPT
-      sock:send("*4\\r\\n$7\\r\\nEVALSHA\\r\\n$40\\r\\n" .. s .. "\\r\\n$1\\r\\n1\\r\\n$" .. #token .. "\\r\\n" .. token .. "\\r\\n")
-      local line = sock:receive("*l")
+      sock:send({{header, #digest, "\\r\\n", digest, "\\r\\n"}})
+      local count = tonumber(line(sock))
+      if not count then return ngx.exit(503) end
+      if count ~= 5 then sock:setkeepalive(60000, 1024) return ngx.exit(401) end
+      local account, tier, scopes = bulk(sock), bulk(sock), bulk(sock)
+      local left, reset = tonumber(line(sock)), tonumber(line(sock))
       sock:setkeepalive(60000, 1024)
-      if not line or line:sub(1, 1) ~= ":" then return ngx.exit(503) end
-      local left = tonumber(line:sub(2))
-      if left == -2 then return ngx.exit(401) end
-      if left < 0 then return ngx.exit(429) end
-      ngx.header["RateLimit"] = '"bench";r=' .. left
+      if not reset then return ngx.exit(503) end
+      if not (" " .. scopes .. " "):find(" bench:read ", 1, true) then return ngx.exit(403) end
+      ngx.header["RateLimit-Policy"] = '"' .. tier .. '";q=1000000000;w=60'
+      ngx.header["RateLimit"] = '"' .. tier .. '";r=' .. left .. ";t=" .. reset
+      if left < 0 then
+        ngx.header["Retry-After"] = reset
+        return ngx.exit(429)
+      end
+      ngx.req.clear_header("Authorization")
+      ngx.req.set_header("X-Account", account)
+      ngx.req.set_header("X-Tier", tier)
+      ngx.req.set_header("X-Scopes", scopes)
     end
   }}"""
     return nginx(folder, "nginx-lua", port, upstream, http, server)
 
 
 LUA_SCRIPT = (
-    "local k='bench:key:'..redis.sha1hex(KEYS[1]) local tier=redis.call('GET',k) if not tier then return -2 end "
-    "local w='bench:limit:'..tier local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
+    "local v=redis.call('HMGET','bench:key:'..KEYS[1],'account','tier','scopes') if not v[1] then return {} end "
+    "local w='bench:limit:'..v[1] local t=redis.call('TIME') local now=t[1]*1000000+t[2] "
     "local n=redis.call('LLEN',w) local h=redis.call('LINDEX',w,0) "
-    "while h and tonumber(h)<now-1000000 do redis.call('LPOP',w) n=n-1 h=redis.call('LINDEX',w,0) end "
-    "if n>=1000000 then return -1 end redis.call('RPUSH',w,now) redis.call('PEXPIRE',w,2000) return 1000000-n"
+    "while h and tonumber(h)<now-60000000 do redis.call('LPOP',w) n=n-1 h=redis.call('LINDEX',w,0) end "
+    "local reset=math.ceil(((h and tonumber(h) or now)+60000000-now)/1000000) "
+    "if n>=1000000000 then return {v[1],v[2],v[3],-1,reset} end "
+    "redis.call('RPUSH',w,string.format('%.0f',now)) redis.call('PEXPIRE',w,61000) "
+    "return {v[1],v[2],v[3],1000000000-n-1,reset}"
 )
 
 
