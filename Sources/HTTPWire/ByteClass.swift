@@ -45,8 +45,8 @@ enum ByteClass {
         var index = start
         while index &+ 8 <= end {
             let word = bytes.word(at: index)
-            // Per byte the highest bit: below 0x20, or 0x7F. The lowest bit set is exact; those above it may be
-            // carried over (Warren, Hacker's Delight, section 6-1).
+            // Per byte the highest bit: below 0x20, or 0x7F. The lowest bit set is exact; those above it may
+            // be carried over (Warren, Hacker's Delight, section 6-1).
             let isDelete = word ^ 0x7F7F_7F7F_7F7F_7F7F
             let found =
                 ((word &- 0x2020_2020_2020_2020) & ~word | (isDelete &- 0x0101_0101_0101_0101) & ~isDelete)
@@ -63,8 +63,8 @@ enum ByteClass {
         return index
     }
 
-    /// The first position from `start` on, or at most seven before `end`, up to which all bytes are letters, digits
-    /// and `-`: nearly every name consists of nothing else.
+    /// The first position from `start` on, or at most seven before `end`, up to which all bytes are letters,
+    /// digits and `-`: nearly every name consists of nothing else.
     @inline(__always)
     static func skipPlainName(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) -> Int {
         let high: UInt64 = 0x8080_8080_8080_8080

@@ -7,6 +7,10 @@ enum TLSPolicy {
         + "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
         + "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305"
     static let ciphers13 = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+    /// What OpenSSL offers by itself, without SHA-1, SHA-224 and DSA.
+    static let signatures =
+        "ECDSA+SHA256:ed25519:RSA-PSS+SHA256:RSA+SHA256:ECDSA+SHA384:RSA-PSS+SHA384:RSA+SHA384:ECDSA+SHA512:"
+        + "RSA-PSS+SHA512:RSA+SHA512:ed448:rsa_pss_pss_sha256:rsa_pss_pss_sha384:rsa_pss_pss_sha512"
     static let groups = "X25519:P-256:P-384"
 
     /// Bits of `SSL_OP_…`, whose macros Swift does not import.
@@ -29,6 +33,8 @@ enum TLSPolicy {
         unsafe SSL_CTX_set_cipher_list(context, ciphers12)
         unsafe SSL_CTX_set_ciphersuites(context, ciphers13)
         _ = unsafe gw_SSL_CTX_set1_groups_list(context, groups)
+        let isKnown = unsafe gw_SSL_CTX_set1_sigalgs_list(context, signatures) == 1
+        precondition(isKnown, "these are OpenSSL's names")
         _ = unsafe gw_SSL_CTX_set_dh_auto(context)
         // Buffers of an idle connection are returned; MOVING_WRITE_BUFFER because our writes never repeat.
         _ = unsafe gw_SSL_CTX_set_mode(

@@ -113,6 +113,28 @@ struct AnswerTests {
         #expect(try gateway.metricSum("gateway_auth_total", holding: "exposed") == 1)
     }
 
+    @Test("a key that came in clear is revoked where that is the policy")
+    func exposedKeyIsRevoked() throws {
+        let redis = try RedisServer()
+        let key = TestKey(secret: "sk_live_exposed", id: "", account: "", tier: "")
+        try redis.store(key.secret, ["tier": "pro", "scopes": "*"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+                $0.plaintext = "exposed_keys: revoke"
+            })
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        #expect(try gateway.call(key: key).status == 200)
+        let client = try PlainClient(port: gateway.plaintextPort)
+        try client.send(Gateway.request(key: key))
+        #expect(try client.response().status == 426)
+        try Deadline(seconds: 5).wait("the revocation") { try gateway.call(key: key).status == 401 }
+        let name = "gateway:key:\(sha256Hexadecimal(key.secret))"
+        #expect(try redis.command("HGET", name, "status") == "revoked")
+        #expect(!gateway.log.contains(key.secret))
+    }
+
     @Test("bytes that are neither TLS nor HTTP end the connection")
     func neither() throws {
         let gateway = try Gateway(Setup(try Upstream()))

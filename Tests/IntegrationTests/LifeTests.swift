@@ -139,6 +139,44 @@ struct LifeTests {
         #expect(try client.response().status == 200)
     }
 
+    @Test("with a client authority only callers with its certificate get in")
+    func clientCertificates() throws {
+        let main = try Certificate.shared.get()
+        let other = try Certificate.other.get()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.https = "client_ca: \"\(other.chainPath)\"" })
+        let without = try gateway.connect()
+        try? without.send(Gateway.request())
+        #expect(without.isClosedByGateway())
+        let wrong = try gateway.connect("-cert", main.chainPath, "-key", main.keyPath)
+        try? wrong.send(Gateway.request())
+        #expect(wrong.isClosedByGateway())
+        let right = try gateway.connect("-cert", other.chainPath, "-key", other.keyPath)
+        try right.send(Gateway.request())
+        #expect(try right.response().status == 200)
+    }
+
+    @Test("without file descriptors callers wait, nothing spins, and the log says what to do")
+    func fewDescriptors() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.launcher = ["bash", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""]
+            })
+        #expect(gateway.log.contains("300 open files are allowed"))
+        var callers: [PlainClient] = []
+        for _ in 0..<320 { callers.append(try PlainClient(port: gateway.httpsPort)) }
+        try Deadline(seconds: 5).wait("the log's advice") {
+            gateway.log.contains("no file descriptors left: raise the limit (ulimit -n, LimitNOFILE)")
+        }
+        // A listener that cannot accept stays readable: a loop that watched it would use a whole core.
+        let before = try gateway.child.cpuSeconds()
+        let end = ContinuousClock.now + .seconds(1)
+        try Deadline(seconds: 5).wait("a second to measure") { ContinuousClock.now >= end }
+        #expect(try gateway.child.cpuSeconds() - before < 0.3)
+        callers = []
+        #expect(try gateway.call().status == 200)
+    }
+
     @Test("a caller that offers only protocols we do not speak is refused in the handshake")
     func protocols() throws {
         let gateway = try Gateway(Setup(try Upstream()))

@@ -1,5 +1,6 @@
 import Foundation
 import Reactor
+import Synchronization
 import TLS
 
 /// A Redis of the test's own, in a folder of its own, without persistence.
@@ -86,14 +87,23 @@ final class RedisServer: Sendable {
         return (process, input, output)
     }
 
-    /// A port that nobody has at the moment.
+    /// A port that nobody has at the moment: from below the range that the kernel hands out to clients, and
+    /// given once only, since a Redis binds it a moment later.
     static func freePort() throws -> UInt16 {
-        let any = SocketAddress(ipv4: 0x7F00_0001, port: 0)
-        let listener = try Socket.listen(on: any, reusePort: false, backlog: 1)
-        defer { Socket.close(listener) }
-        guard let port = Socket.localAddress(listener)?.port else {
-            throw Failure(description: "the system names no port")
+        for _ in 0..<2_000 {
+            let port = nextPort.withLock { port in
+                port = port >= 7_499 ? 5_000 : port + 1
+                return port
+            }
+            let address = SocketAddress(ipv4: 0x7F00_0001, port: port)
+            guard let listener = try? Socket.listen(on: address, reusePort: false, backlog: 1) else {
+                continue
+            }
+            Socket.close(listener)
+            return port
         }
-        return port
+        throw Failure(description: "no port is free")
     }
+
+    private static let nextPort = Mutex<UInt16>(.random(in: 5_000...7_499))
 }

@@ -32,6 +32,8 @@ final class ChildProcess: Sendable {
 
     private static let running = Mutex<Set<pid_t>>([])
     private static let killsAtExit: Void = {
+        // Writing to a program that has ended is an error to report, not the end of all tests.
+        _ = Glibc.signal(SIGPIPE, SIG_IGN)
         atexit {
             for processID in ChildProcess.running.withLock({ $0 }) { kill(processID, SIGKILL) }
         }
@@ -102,6 +104,17 @@ final class ChildProcess: Sendable {
     /// Sends a signal, unless the program has ended.
     func signal(_ number: Int32) {
         ending.withLock { if $0 == nil { kill(processID, number) } }
+    }
+
+    /// Processor time used so far, in seconds.
+    func cpuSeconds() throws -> Double {
+        let text = try String(contentsOfFile: "/proc/\(processID)/stat", encoding: .utf8)
+        // The name may hold spaces; behind its bracket, times in ticks of 10 ms are the 12th and 13th fields.
+        let fields = text.split(separator: ")").last?.split(separator: " ") ?? []
+        guard fields.count > 12, let user = Double(fields[11]), let system = Double(fields[12]) else {
+            throw HarnessError("no times in \(text)")
+        }
+        return (user + system) / 100
     }
 
     /// Closes the program's standard input.

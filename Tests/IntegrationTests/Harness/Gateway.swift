@@ -41,6 +41,8 @@ struct Setup {
     var plaintext: String? = ""
     var admin = ""
     var workers = 1
+    /// A program and its arguments that start the gateway instead of the test: the command line follows them.
+    var launcher: [String] = []
     /// Whole top-level sections.
     var sections = ""
     /// Most tests never wait for the drain's first phase.
@@ -77,8 +79,9 @@ final class Gateway: Sendable {
             "gateway.conf",
             setup.text(
                 https: httpsPort, plaintext: plaintextPort, admin: adminPort, log: folder.path("access.log")))
+        let command = setup.launcher + [try Gateway.binary(), "run", "--config", configurationPath]
         child = try ChildProcess(
-            try Gateway.binary(), ["run", "--config", configurationPath],
+            command[0], Array(command.dropFirst()),
             output: .file(folder.path("out")), error: .file(folder.path("err")))
         if waits {
             do {

@@ -3,27 +3,64 @@ import Glibc
 
 /// A Redis of the test's own, without persistence, on a free port.
 final class RedisServer: Sendable {
+    /// How it listens.
+    enum Transport { case plain, tls, unixSocket }
+
     let port: UInt16
-    var url: String { "redis://127.0.0.1:\(port)/0" }
+    var url: String {
+        switch transport {
+        case .plain: "redis://\(userInfo)127.0.0.1:\(port)/0"
+        case .tls: "rediss://\(userInfo)localhost:\(port)/0"
+        case .unixSocket: "redis+unix://\(userInfo)\(folder.path("socket"))"
+        }
+    }
+    private let transport: Transport
+    private let userInfo: String
     private let folder: TemporaryFolder
     private let child: ChildProcess
+    private let clientOptions: [String]
 
-    init(port: UInt16? = nil) throws {
-        self.port = try port ?? Ports.free()
-        folder = try TemporaryFolder()
+    /// - Parameter predecessor: one that was killed, whose port, and data as of its last `save`, this one
+    ///   takes over.
+    init(
+        _ transport: Transport = .plain, port: UInt16? = nil, password: String? = nil,
+        after predecessor: RedisServer? = nil
+    ) throws {
+        self.port = try predecessor?.port ?? port ?? Ports.free()
+        self.transport = transport
+        userInfo = password.map { ":\($0)@" } ?? ""
+        folder = try predecessor?.folder ?? TemporaryFolder()
+        var options = [
+            "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder.root, "--daemonize",
+            "no",
+        ]
+        var client = ["-p", String(self.port)]
+        switch transport {
+        case .plain: options += ["--port", String(self.port)]
+        case .tls:
+            let certificate = try Certificate.shared.get()
+            options += ["--port", "0", "--tls-port", String(self.port), "--tls-auth-clients", "no"]
+            options += ["--tls-cert-file", certificate.chainPath, "--tls-key-file", certificate.keyPath]
+            options += ["--tls-ca-cert-file", certificate.chainPath]
+            client += ["--tls", "--cacert", certificate.chainPath]
+        case .unixSocket:
+            options += ["--port", "0", "--unixsocket", folder.path("socket")]
+            client = ["-s", folder.path("socket")]
+        }
+        if let password {
+            options += ["--requirepass", password]
+            client += ["--no-auth-warning", "-a", password]
+        }
+        clientOptions = client
         child = try ChildProcess(
-            "redis-server",
-            [
-                "--port", String(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-                "--dir", folder.root, "--daemonize", "no",
-            ], output: .file(folder.path("log")), error: .file(folder.path("log")))
+            "redis-server", options, output: .file(folder.path("log")), error: .file(folder.path("log")))
         try Deadline(seconds: 10).wait("Redis") { (try? self.command("PING")) == "PONG" }
     }
 
     /// One command by way of `redis-cli`, as another program would send it.
     @discardableResult
     func command(_ arguments: String...) throws -> String {
-        let outcome = try ChildProcess.run("redis-cli", ["-p", String(port)] + arguments, within: 10)
+        let outcome = try ChildProcess.run("redis-cli", clientOptions + arguments, within: 10)
         guard outcome.status == 0 else { throw HarnessError("redis-cli: \(outcome.error)\(outcome.output)") }
         return outcome.output.trimmingCharacters(in: .newlines)
     }
@@ -33,7 +70,7 @@ final class RedisServer: Sendable {
         let digest = sha256Hexadecimal(key)
         let pairs = fields.sorted { $0.key < $1.key }.flatMap { [$0.key, $0.value] }
         let outcome = try ChildProcess.run(
-            "redis-cli", ["-p", String(port), "HSET", "gateway:key:\(digest)"] + pairs)
+            "redis-cli", clientOptions + ["HSET", "gateway:key:\(digest)"] + pairs)
         guard outcome.status == 0 else { throw HarnessError(outcome.error) }
     }
 

@@ -1,0 +1,53 @@
+import Testing
+
+/// The ways to Redis: TLS, a Unix socket, passwords.
+@Suite("Ways to the store")
+struct StoreTransportTests {
+    private static let key = TestKey(secret: "sk_live_stored", id: "", account: "", tier: "")
+
+    private func start(_ url: String, _ extra: String = "") throws -> Gateway {
+        try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(url)\"\n\(extra)"
+            })
+    }
+
+    @Test(
+        "keys, limits and revocation work over TLS and over a Unix socket, with a password",
+        arguments: [RedisServer.Transport.tls, .unixSocket])
+    func transports(_ transport: RedisServer.Transport) throws {
+        let redis = try RedisServer(transport, password: "sesame-1")
+        try redis.store(Self.key.secret, ["tier": "pro", "account": "stored", "limits": "2/minute"])
+        let authority = transport == .tls ? "ca: \"\(try Certificate.shared.get().chainPath)\"" : ""
+        let gateway = try start(redis.url, authority)
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        let statuses = try (0..<3).map { _ in try gateway.call(key: Self.key).status }
+        #expect(statuses == [200, 200, 429])
+        #expect(try redis.command("LLEN", "gateway:limit:{stored}:60s") == "2")
+        try redis.command("DEL", "gateway:key:\(sha256Hexadecimal(Self.key.secret))")
+        try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: Self.key).status == 401 }
+    }
+
+    @Test("a Redis whose certificate nobody vouches for is an outage, with the reason")
+    func untrusted() throws {
+        let redis = try RedisServer(.tls)
+        let gateway = try start(redis.url)
+        try Deadline(seconds: 5).wait("the reason") {
+            gateway.log.contains("certificate verification failed")
+        }
+        #expect(try gateway.call(key: Self.key).status == 503)
+    }
+
+    @Test("a wrong password is an outage, with Redis's own words and without the password")
+    func wrongPassword() throws {
+        let redis = try RedisServer(password: "sesame-2")
+        let gateway = try start(redis.url.replacing("sesame-2", with: "sesame-wrong"))
+        try Deadline(seconds: 5).wait("the reason") { gateway.log.contains("WRONGPASS") }
+        #expect(!gateway.log.contains("sesame"))
+        let refused = try gateway.call(key: Self.key)
+        #expect(refused.status == 503)
+        #expect(refused["Retry-After"] != nil)
+        #expect(try gateway.metric("gateway_store_up") == 0)
+    }
+}
