@@ -284,7 +284,7 @@ int main(int count, char **arguments) {
     qsort(latencies, latencyCount, sizeof *latencies, compare);
     double p50 = latencyCount ? latencies[latencyCount / 2] : 0, p99 = latencyCount ? latencies[latencyCount * 99 / 100] : 0;
     double longest = latencyCount ? latencies[latencyCount - 1] : 0;
-    printf("{\"requests\":%ld,\"errors\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", finished,
-           errors, took, p50 * 1e6, p99 * 1e6, longest * 1e6);
+    printf("{\"requests\":%ld,\"errors\":%ld,\"tolerated\":%ld,\"seconds\":%.4f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"max_us\":%.1f}\n", finished,
+           errors, other, took, p50 * 1e6, p99 * 1e6, longest * 1e6);
     return 0;
 }
