@@ -54,15 +54,21 @@ let package = Package(
             ],
             swiftSettings: settings),
 
+        .target(
+            name: "TestSupport", dependencies: ["Reactor", "TLS"], path: "Tests/TestSupport",
+            swiftSettings: settings),
         tests("TidyTests", []),
         tests("ReactorTests", ["Reactor"]),
         tests("HTTPWireTests", ["HTTPWire", "Reactor"]),
         tests("KeysTests", ["Keys"]),
-        tests("LimitsTests", ["Limits"]),
+        tests("TLSTests", ["TLS"]),
+        tests("LimitsTests", ["Limits", "TestSupport"]),
         tests("ConfigurationTests", ["Configuration", "Limits"]),
         tests("DataPlaneTests", ["DataPlane", "Configuration", "Reactor"]),
-        tests("RedisTests", ["Redis", "Reactor", "TLS"]),
-        tests("KeyManagementTests", ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys"]),
-        tests("IntegrationTests", ["TLS", "Limits"]),
+        tests("RedisTests", ["Redis", "Reactor", "TLS", "TestSupport"]),
+        tests(
+            "KeyManagementTests",
+            ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys", "TestSupport"]),
+        tests("IntegrationTests", ["TLS", "Limits", "TestSupport"]),
     ]
 )

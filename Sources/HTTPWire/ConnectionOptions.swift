@@ -51,6 +51,17 @@ struct ConnectionOptions {
         return start..<last
     }
 
+    /// Whether a `Connection` field names a field, so that it ends here (RFC 9110 section 7.6.1).
+    static func nominate(
+        _ name: Range<Int>, in fields: borrowing InlineArray<256, FieldSlice>, _ count: Int,
+        of bytes: Span<UInt8>
+    ) -> Bool {
+        for index in 0..<count where fields[index].id == .connection {
+            if contains(name, inValue: fields[index].value, of: bytes) { return true }
+        }
+        return false
+    }
+
     /// Whether a list contains a name, ignoring case.
     static func contains(_ name: Range<Int>, inValue value: Range<Int>, of bytes: Span<UInt8>) -> Bool {
         var index = value.lowerBound

@@ -31,11 +31,7 @@ package struct ResponseHead: ~Copyable {
 
     package func isNominated(_ index: Int, in bytes: Span<UInt8>) -> Bool {
         guard hasNominations else { return false }
-        let name = field(index).name
-        for other in 0..<fieldCount where fields[other].id == .connection {
-            if ConnectionOptions.contains(name, inValue: fields[other].value, of: bytes) { return true }
-        }
-        return false
+        return ConnectionOptions.nominate(field(index).name, in: fields, fieldCount, of: bytes)
     }
 }
 

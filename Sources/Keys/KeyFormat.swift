@@ -22,8 +22,6 @@ package struct KeyFormat: Sendable {
     package static let randomCount = 32
     /// Characters of its checksum: 62^6 > 2^32.
     package static let checksumCount = 6
-    /// Longest credential that is looked at, in bytes.
-    package static let credentialBytesMax = 256
     /// Longest prefix, in bytes.
     package static let prefixBytesMax = 32
 

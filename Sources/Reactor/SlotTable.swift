@@ -27,12 +27,6 @@ public struct Slot<Element: ~Copyable> {
         @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
     }
 
-    /// Whether both mean the same occupant.
-    @inlinable
-    public func isSame(as other: Slot<Element>) -> Bool {
-        index == other.index && generation == other.generation
-    }
-
     @inlinable
     public var reference: SlotReference { SlotReference(index: index, generation: generation) }
 }

@@ -201,27 +201,6 @@ public enum Socket {
         precondition(result == 0 || errno != EBADF, "a descriptor is closed once")
     }
 
-    /// Ends a connection with a reset: the peer learns at once that the message was cut.
-    public static func abort(_ descriptor: Descriptor) {
-        guard descriptor.isOpen else { return }
-        var option = linger(l_onoff: 1, l_linger: 0)
-        _ = unsafe setsockopt(
-            descriptor.rawValue, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
-        close(descriptor)
-    }
-
-    /// Detects peers that vanished: probes after 60 s of silence, gives up after about 90 s.
-    public static func setKeepAlive(_ descriptor: Descriptor) {
-        set(descriptor, SOL_SOCKET, SO_KEEPALIVE, 1)
-        set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPIDLE, 60)
-        set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPINTVL, 10)
-        set(descriptor, Int32(IPPROTO_TCP), TCP_KEEPCNT, 3)
-    }
-
-    public static func setUserTimeout(_ descriptor: Descriptor, milliseconds: Int32) {
-        set(descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, milliseconds)
-    }
-
     /// The address that a socket is bound to; tells the port that the kernel chose for port 0.
     public static func localAddress(_ descriptor: Descriptor) -> SocketAddress? {
         var storage = sockaddr_storage()

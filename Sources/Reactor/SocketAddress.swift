@@ -71,10 +71,6 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 
     public var isMappedIPv4: Bool { high == 0 && low >> 32 == 0xFFFF }
 
-    public var isLoopback: Bool {
-        isMappedIPv4 ? (low >> 24) & 0xFF == 127 : high == 0 && low == 1
-    }
-
     /// What failed authentications are counted by: an IPv4 address whole, an IPv6 address by its /64.
     public var rateLimitPrefix: (UInt64, UInt64) {
         isMappedIPv4 ? (0, low) : (high, 0)

@@ -52,11 +52,3 @@ package final class Digester {
         )
     }
 }
-
-/// Compares without telling by its duration where the difference is.
-package func constantTimeEqual(_ a: [UInt8], _ b: [UInt8]) -> Bool {
-    guard a.count == b.count else { return false }
-    var difference: UInt8 = 0
-    for index in a.indices { difference |= a[index] ^ b[index] }
-    return difference == 0
-}

@@ -22,11 +22,3 @@ package struct TLSError: Error, Equatable, Sendable, CustomStringConvertible {
         return unsafe String(cString: text)
     }
 }
-
-package enum TLSLibrary {
-    /// Like "OpenSSL 3.0.19 27 Jan 2026".
-    package static var version: String {
-        guard let text = unsafe OpenSSL_version(OPENSSL_VERSION) else { return "OpenSSL" }
-        return unsafe String(cString: text)
-    }
-}

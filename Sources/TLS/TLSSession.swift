@@ -15,8 +15,6 @@ package enum TLSReadResult {
 
 package enum TLSVersion: Sendable, Equatable { case v12, v13 }
 
-package enum TLSProtocol: Sendable, Equatable { case none, http11, http2 }
-
 /// A handle on one connection's TLS state. Plain data: the slot that holds it frees it once.
 @safe
 package struct TLSSession {
@@ -99,16 +97,6 @@ package struct TLSSession {
     package var isResumed: Bool {
         guard let ssl = unsafe ssl else { return false }
         return unsafe SSL_session_reused(ssl) == 1
-    }
-
-    /// The protocol that ALPN agreed on.
-    package var applicationProtocol: TLSProtocol {
-        guard let ssl = unsafe ssl else { return .none }
-        var name: UnsafePointer<UInt8>?
-        var count: UInt32 = 0
-        unsafe SSL_get0_alpn_selected(ssl, &name, &count)
-        guard let name = unsafe name, count > 0 else { return .none }
-        return unsafe count == 2 && name[0] == 104 ? .http2 : .http11
     }
 
     /// Whether the certificate in use covers `host` (a name without port, or an address).

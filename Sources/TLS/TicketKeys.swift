@@ -21,6 +21,10 @@ package final class TicketKeys: Sendable {
         var previous: Key?
     }
 
+    /// How long a key seals tickets. OpenSSL's tickets live for two hours: each finds its key, current or
+    /// previous, and no key is kept longer than that takes.
+    package static let lifetimeMicroseconds: Int64 = 7_200_000_000
+
     private let generations = Mutex(Generations(current: .make(), previous: nil))
 
     package init() {}

@@ -74,6 +74,7 @@ final class Service {
         var events = EventList(capacity: 64)
         var closesListenersAt = Int64.max
         var stopsAt = Int64.max
+        var rotatesTicketsAt = MonotonicClock.nowMicroseconds() + TicketKeys.lifetimeMicroseconds
         var isDraining = false
         while true {
             poller.wait(timeoutMilliseconds: isDraining ? 20 : 1_000, into: &events)
@@ -98,6 +99,10 @@ final class Service {
                 }
             }
             admin?.tick(nowMicroseconds: now)
+            if now >= rotatesTicketsAt {
+                rotatesTicketsAt = now + TicketKeys.lifetimeMicroseconds
+                server.shared.tickets.rotate()
+            }
             if now >= closesListenersAt {
                 closesListenersAt = Int64.max
                 server.closeListeners()

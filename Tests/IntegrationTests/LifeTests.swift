@@ -162,7 +162,7 @@ struct LifeTests {
             Setup(try Upstream()).with {
                 $0.launcher = ["bash", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""]
             })
-        #expect(gateway.log.contains("300 open files are allowed"))
+        try Deadline(seconds: 5).wait("the warning") { gateway.log.contains("300 open files are allowed") }
         var callers: [PlainClient] = []
         for _ in 0..<320 { callers.append(try PlainClient(port: gateway.httpsPort)) }
         try Deadline(seconds: 5).wait("the log's advice") {

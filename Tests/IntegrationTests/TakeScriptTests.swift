@@ -1,17 +1,6 @@
 import Limits
+import TestSupport
 import Testing
-
-/// A generator with a seed, so that a failure can be run again.
-private struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
-    }
-}
 
 /// The script against a real Redis, with time given to it, and once with Redis's own.
 @Suite("Script", .serialized)
@@ -20,22 +9,6 @@ struct TakeScriptTests {
     static let start: Int64 = 1_764_000_000_000_000
 
     static func plan(_ text: String) throws -> LimitPlan { try LimitSpecification.parse(text).plan }
-
-    /// The most permits in any trailing window, and whether that is within the limit.
-    static func worst(_ admitted: [(at: Int64, cost: Int64)], _ length: Int64) -> Int64 {
-        var worst: Int64 = 0
-        var first = 0
-        var sum: Int64 = 0
-        for item in admitted {
-            sum += item.cost
-            while admitted[first].at < item.at - length {
-                sum -= admitted[first].cost
-                first += 1
-            }
-            worst = max(worst, sum)
-        }
-        return worst
-    }
 
     /// What the windows in memory say to the same requests.
     static func inMemory(
@@ -63,7 +36,7 @@ struct TakeScriptTests {
     @Test("Redis and memory never answer differently", arguments: 0..<6)
     func agreement(_ seed: Int) throws {
         let server = try ScriptServer()
-        var random = Seeded(state: UInt64(seed) + 1)
+        var random = Seeded(UInt64(seed) + 1)
         let texts = [
             "1/10s", "7/20s", "100/minute", "100/minute,9/10s", "60/10s,200/20s,9000/hour", "5000/minute",
             "20000/minute,6000/20s", "0/minute", "3/20s,2/minute",
@@ -100,7 +73,7 @@ struct TakeScriptTests {
     @Test("a limit that changes, even past what is kept one by one, binds at once", arguments: 0..<6)
     func changes(_ seed: Int) throws {
         let server = try ScriptServer()
-        var random = Seeded(state: UInt64(seed) + 77)
+        var random = Seeded(UInt64(seed) + 77)
         let length: Int64 = 20_000_000
         let limits: [Int64] = [3, 100, 4_096, 4_097, 5_000, 20_000]
         var limit = limits[0]
@@ -140,7 +113,7 @@ struct TakeScriptTests {
     func honest(_ text: String) throws {
         let server = try ScriptServer()
         let plan = try Self.plan(text)
-        var random = Seeded(state: 5)
+        var random = Seeded(5)
         var now = Self.start
         for _ in 0..<12 {
             var calls: [ScriptCall] = []
@@ -224,6 +197,6 @@ struct TakeScriptTests {
         }
         let admitted = replies.filter { $0.items[0].granted > 0 }
             .map { (at: $0.now, cost: $0.items[0].granted) }.sorted { $0.at < $1.at }
-        #expect(Self.worst(admitted, length) == 100)
+        #expect(TrailingWindow.worst(admitted, length) == 100)
     }
 }

@@ -3,6 +3,7 @@ import KeyManagement
 import Keys
 import Reactor
 import Redis
+import TestSupport
 import Testing
 
 /// Files that exist only here.

@@ -1,4 +1,5 @@
 import Limits
+import TestSupport
 import Testing
 
 /// The windows against the plainest thing that could be right, and under threads.
@@ -51,7 +52,7 @@ struct WindowModelTests {
     @Test(
         "every answer is the exact one, through changes of plan and clocks that step back", arguments: 0..<16)
     func exact(_ seed: Int) throws {
-        var random = Seeded(state: UInt64(seed) + 1_000)
+        var random = Seeded(UInt64(seed) + 1_000)
         let lengths: [Int64] = [1_000, 10_000, 35_000, 100_000]
         let limits: [Int64] = [0, 1, 3, 20, 50, 333]
         let table = WindowTable(accounts: 1_000)

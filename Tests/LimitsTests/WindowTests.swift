@@ -1,18 +1,7 @@
 import Limits
 import Synchronization
+import TestSupport
 import Testing
-
-/// A generator with a seed, so that a failure can be run again.
-struct Seeded: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ z >> 30) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ z >> 27) &* 0x94D0_49BB_1331_11EB
-        return z ^ z >> 31
-    }
-}
 
 @Suite("Windows")
 struct WindowTests {
@@ -20,25 +9,9 @@ struct WindowTests {
 
     static func plan(_ text: String) throws -> LimitPlan { try LimitSpecification.parse(text).plan }
 
-    /// The most permits in any trailing window, and whether that is within the limit.
-    static func worst(_ admitted: [(at: Int64, cost: Int64)], _ length: Int64) -> Int64 {
-        var worst: Int64 = 0
-        var first = 0
-        var sum: Int64 = 0
-        for item in admitted {
-            sum += item.cost
-            while admitted[first].at < item.at - length {
-                sum -= admitted[first].cost
-                first += 1
-            }
-            worst = max(worst, sum)
-        }
-        return worst
-    }
-
     @Test("no trailing window ever holds more than its limit", arguments: 0..<24)
     func never(_ seed: Int) throws {
-        var random = Seeded(state: UInt64(seed))
+        var random = Seeded(UInt64(seed))
         let limits: [Int64] = [1, 2, 7, 100, 4_096, 5_000]
         let limit = limits[seed % limits.count]
         let length: Int64 = 1_000_000
@@ -55,13 +28,13 @@ struct WindowTests {
             let decision = table.take(account: Self.account, plan: plan, cost: cost, nowMicroseconds: now)
             if decision.isGranted { admitted.append((now, cost)) }
         }
-        #expect(Self.worst(admitted, length) <= limit)
+        #expect(TrailingWindow.worst(admitted, length) <= limit)
         #expect(!admitted.isEmpty || limit < 1)
     }
 
     @Test("the instant that a refusal names is the first at which it is let in", arguments: 0..<12)
     func honest(_ seed: Int) throws {
-        var random = Seeded(state: UInt64(seed) + 99)
+        var random = Seeded(UInt64(seed) + 99)
         let plan = LimitPlan([
             Window(limit: 20, lengthMicroseconds: 100_000), Window(limit: 50, lengthMicroseconds: 900_000),
         ])

@@ -1,5 +1,6 @@
 import Reactor
 import Redis
+import TestSupport
 import Testing
 
 /// A listener on a thread of its own, and what it has told.

@@ -1,5 +1,6 @@
 import Reactor
 import TLS
+import TestSupport
 import Testing
 
 @testable import Redis

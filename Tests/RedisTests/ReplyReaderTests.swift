@@ -1,20 +1,8 @@
 import Reactor
+import TestSupport
 import Testing
 
 @testable import Redis
-
-/// Numbers that are the same in every run.
-struct SeededGenerator: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
 
 extension ReplyReader {
     func feed(_ text: String) { feed(Array(text.utf8).span) }
@@ -148,7 +136,7 @@ struct ReplyReaderTests {
 
     @Test("random bytes are read or refused, never worse", arguments: 0..<200)
     func random(_ seed: UInt64) {
-        var generator = SeededGenerator(state: seed)
+        var generator = Seeded(seed)
         let alphabet = Array("+-:$*0123456789\r\n\r\n\r\nax".utf8)
         let reader = ReplyReader()
         for _ in 0..<200 {

@@ -1,6 +1,7 @@
 import Reactor
 import Redis
 import Synchronization
+import TestSupport
 
 /// What several threads look at.
 final class Shared<Value: Sendable>: Sendable {

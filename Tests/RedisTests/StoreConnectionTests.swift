@@ -1,6 +1,7 @@
 import Reactor
 import Redis
 import TLS
+import TestSupport
 import Testing
 
 /// Where a test's Redis is reached.
@@ -310,7 +311,7 @@ struct StoreConnectionTests {
 struct ReconnectDelayTests {
     @Test("the delay doubles to a second, at least half of it is waited, and success starts it anew")
     func doubles() {
-        var generator = SeededGenerator(state: 1)
+        var generator = Seeded(1)
         for _ in 0..<100 {
             var delay = ReconnectDelay()
             var whole: Int64 = 10_000

@@ -52,12 +52,10 @@ struct Exchange: ~Copyable {
     /// Whether the answer goes to the caller in chunks.
     var sendsChunks = false
     var responseBodyBytes: Int64 = 0
-    var responseContentLength: Int64 = -1
     /// Attempts made so far.
     var attempts: UInt8 = 0
     /// Whether the limiter has a say in this answer, and what it said.
     var hasDecision = false
-    var isDegraded = false
     var decision = Decision(isGranted: true, count: 0)
     var decisionMicroseconds: Int64 = 0
     /// Where the request identifier stands in `head`.

@@ -281,7 +281,6 @@ extension Worker {
         let key = key(at: exchange.value.key)
         countDecision(decision, key: key, isDegraded: isDegraded)
         exchange.value.hasDecision = true
-        exchange.value.isDegraded = isDegraded
         exchange.value.decision = decision
         exchange.value.decisionMicroseconds = now
         if decision.isGranted {

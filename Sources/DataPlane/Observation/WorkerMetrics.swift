@@ -44,7 +44,7 @@ package final class WorkerMetrics: Sendable {
         case upstreamConnects, upstreamConnectFailures, upstreamRetries, upstreamQueueOverflows
         case bytesFromDownstream, bytesToDownstream
         case accessLogDropped, recordProblems, storeDegraded, upstreamConnectionsOpen
-        case storeUp, parkedRequests
+        case storeUp
     }
 
     static let methods = 10

@@ -1,15 +1,18 @@
 import Foundation
 import Reactor
 import Synchronization
+import TLS
 
 /// A Redis of the test's own, in a folder of its own, without persistence.
-final class RedisServer: Sendable {
-    struct Failure: Error, CustomStringConvertible {
-        let description: String
+package final class RedisServer: Sendable {
+    package struct Failure: Error, CustomStringConvertible {
+        package let description: String
+
+        package init(description: String) { self.description = description }
     }
 
     /// Whether this machine has a Redis at all.
-    static let isAvailable: Bool = {
+    package static let isAvailable: Bool = {
         guard let process = try? start("/usr/bin/env", ["redis-server", "--version"]).process else {
             return false
         }
@@ -17,26 +20,38 @@ final class RedisServer: Sendable {
         return process.terminationStatus == 0
     }()
 
-    let port: UInt16
+    package let port: UInt16
+    package let tlsPort: UInt16
     private let folder: URL
     private let process: Process
     /// The shell that minds Redis ends it when this closes, be it because the tests crashed.
     private let leash: Pipe
 
+    package var socketPath: String { folder.appendingPathComponent("s").path }
+    /// The certificate of the TLS port, and its own authority.
+    package var caPath: String { folder.appendingPathComponent("chain.pem").path }
+
     /// - Parameter extra: arguments of `redis-server`.
-    init(_ extra: [String] = []) throws {
+    package init(_ extra: [String] = []) throws {
         port = try Self.freePort()
-        folder = FileManager.default.temporaryDirectory.appendingPathComponent(
-            "redis-keys-\(UUID().uuidString)")
+        tlsPort = try Self.freePort()
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let pair = try SelfSigned.make(names: ["localhost", "127.0.0.1"], authority: true)
+        let chain = folder.appendingPathComponent("chain.pem")
+        let key = folder.appendingPathComponent("key.pem")
+        try pair.chainPEM.write(to: chain, atomically: true, encoding: .utf8)
+        try pair.privateKeyPEM.write(to: key, atomically: true, encoding: .utf8)
         // No `wait` at the end: threads of the tests may block SIGCHLD, the shell inherits that, and would
         // wait for ever. Its own output is closed, so that a Redis that cannot start ends the log below.
         let minder = "redis-server \"$@\" 2>&1 & child=$!; exec >/dev/null; read -r _; kill -KILL $child"
         let started = try Self.start(
             "/bin/sh",
             [
-                "-c", minder, "sh", "--port", "\(port)", "--bind", "127.0.0.1", "--dir", folder.path,
-                "--save", "", "--appendonly", "no",
+                "-c", minder, "sh", "--port", "\(port)", "--bind", "127.0.0.1", "--tls-port", "\(tlsPort)",
+                "--tls-cert-file", chain.path, "--tls-key-file", key.path, "--tls-ca-cert-file", chain.path,
+                "--tls-auth-clients", "no", "--unixsocket", folder.appendingPathComponent("s").path,
+                "--dir", folder.path, "--save", "", "--appendonly", "no", "--enable-debug-command", "local",
             ] + extra)
         process = started.process
         leash = started.input
@@ -54,7 +69,7 @@ final class RedisServer: Sendable {
     }
 
     /// Ends at once, like a crash.
-    func end() {
+    package func end() {
         try? leash.fileHandleForWriting.close()
         process.waitUntilExit()
     }
@@ -76,10 +91,10 @@ final class RedisServer: Sendable {
 
     /// A port that nobody has at the moment: from below the range that the kernel hands out to clients, and
     /// given once only, since a Redis binds it a moment later.
-    static func freePort() throws -> UInt16 {
+    package static func freePort() throws -> UInt16 {
         for _ in 0..<2_000 {
             let port = nextPort.withLock { port in
-                port = port >= 9_999 ? 7_500 : port + 1
+                port = port >= 9_999 ? 5_000 : port + 1
                 return port
             }
             let address = SocketAddress(ipv4: 0x7F00_0001, port: port)
@@ -92,5 +107,5 @@ final class RedisServer: Sendable {
         throw Failure(description: "no port is free")
     }
 
-    private static let nextPort = Mutex<UInt16>(.random(in: 7_500...9_999))
+    private static let nextPort = Mutex<UInt16>(.random(in: 5_000...9_999))
 }
