@@ -15,7 +15,10 @@ extern void *__libc_calloc(size_t, size_t);
 extern void *__libc_realloc(void *, size_t);
 
 static unsigned long own, library;
-static unsigned long low, high;
+// Where libcrypto and libssl lie: its allocator jumps to malloc, so that the caller may stand in either.
+static struct {
+    unsigned long low, high;
+} libraries[2];
 
 static void report(int number) {
     (void)number;
@@ -28,18 +31,23 @@ static void report(int number) {
     close(file);
 }
 
-// Where OpenSSL's allocator stands; looked up once, because the look-up allocates.
+// Looked up once, because the look-up allocates.
 __attribute__((constructor)) static void begin(void) {
+    static const char *const known[] = {"CRYPTO_malloc", "SSL_new"};
     signal(SIGUSR1, report);
-    Dl_info info;
-    void *symbol = dlsym(RTLD_DEFAULT, "CRYPTO_malloc");
-    if (!symbol || !dladdr(symbol, &info)) return;
-    high = (unsigned long)info.dli_fbase + 0x600000;
-    low = (unsigned long)info.dli_fbase;
+    for (int i = 0; i < 2; i++) {
+        Dl_info info;
+        void *symbol = dlsym(RTLD_DEFAULT, known[i]);
+        if (!symbol || !dladdr(symbol, &info)) continue;
+        libraries[i].low = (unsigned long)info.dli_fbase;
+        // What Debian's libraries take at most.
+        libraries[i].high = libraries[i].low + (i == 0 ? 0x600000 : 0xC0000);
+    }
 }
 
 static int isOpenSSL(void *caller) {
-    return (unsigned long)caller >= low && (unsigned long)caller < high;
+    unsigned long at = (unsigned long)caller;
+    return (at >= libraries[0].low && at < libraries[0].high) || (at >= libraries[1].low && at < libraries[1].high);
 }
 
 static void count(void *caller) {
