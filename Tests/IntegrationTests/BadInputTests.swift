@@ -104,6 +104,39 @@ struct BadInputTests {
         #expect(client.isClosedByGateway())
     }
 
+    @Test("a body that trickles below the rate is given up, however often a byte comes")
+    func tricklingBody() throws {
+        let upstream = try Upstream { exchange in
+            exchange.recordHead()
+            _ = try exchange.receiveRest()
+        }
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.timeouts = "drain_delay: 0s, body: 1s, body_rate: 1MiB" })
+        let client = try gateway.connect()
+        try client.send(Gateway.request(method: "POST", fields: "Content-Length: 9999999\r\n"))
+        // Each byte comes well within the timeout of a body that stops.
+        try Deadline(seconds: 10).wait("the end of patience") {
+            try? client.send("x")
+            return try gateway.metricSum("gateway_requests_total", holding: "code=\"408\"") == 1
+        }
+        let response = try client.response(to: "POST")
+        #expect(response.status == 408)
+        #expect(client.isClosedByGateway())
+    }
+
+    @Test("connections that say nothing are closed in time, before and after the handshake")
+    func silence() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.timeouts = "drain_delay: 0s, handshake: 300ms, idle: 300ms" })
+        let start = ContinuousClock.now
+        #expect(try PlainClient(port: gateway.httpsPort).rest(within: 5).isEmpty)
+        let client = try gateway.connect()
+        try client.send(Gateway.request())
+        #expect(try client.response().status == 200)
+        #expect(client.isClosedByGateway())
+        #expect(start.duration(to: .now) < .seconds(4))
+    }
+
     @Test("a refused body is read past, so that its connection goes on")
     func refusedBody() throws {
         let upstream = try Upstream()
