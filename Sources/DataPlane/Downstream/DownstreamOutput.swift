@@ -11,8 +11,8 @@ extension Worker {
     /// Makes what is written to the scratch block from here on this caller's.
     func claimOutput(_ slot: Slot<Downstream>) {
         if downstreamParts.value.owner == slot.reference { return }
-        // Two parts of one caller could be sent in the wrong order.
-        if slot.value.hasUnsentOutput { finishStep() }
+        // Two parts of one caller could be sent in the wrong order, and a part needs room.
+        if slot.value.hasUnsentOutput || toDownstream.value.count > HardLimits.deferredBytes { finishStep() }
         slot.value.hasUnsentOutput = true
         downstreamParts.value.open(for: slot.reference, at: toDownstream.value.count)
     }

@@ -62,6 +62,8 @@ extension Worker {
     /// Passes body bytes of the plaintext scratch on to the upstream of this step.
     func forwardBody(_ exchange: Slot<Exchange>, to connection: Slot<UpstreamConnection>) {
         claimUpstream(connection)
+        // What had to be sent first may have failed.
+        if connection.value.isDead || exchange.value.isDead { return }
         if exchange.value.requestFraming == .chunked {
             forwardChunks(exchange)
             return

@@ -14,6 +14,8 @@ extension Worker {
             return
         }
         claimOutput(slot)
+        // What had to be sent first may have failed.
+        if exchange.value.isDead { return }
         while exchange.value.phase != .streaming {
             guard !answer.value.isEmpty else { return }
             let block = answer.value

@@ -143,8 +143,11 @@ extension Worker {
     /// Makes what is written to the scratch block from here on this connection's.
     func claimUpstream(_ connection: Slot<UpstreamConnection>) {
         if upstreamParts.value.owner == connection.reference { return }
-        // Two parts of one connection could be sent in the wrong order.
-        if connection.value.hasUnsentOutput { flushUpstream() }
+        // Two parts of one connection could be sent in the wrong order, and a part needs room: many calls may
+        // be retried in one turn.
+        if connection.value.hasUnsentOutput || toUpstream.value.count > HardLimits.deferredBytes {
+            flushUpstream()
+        }
         connection.value.hasUnsentOutput = true
         upstreamParts.value.open(for: connection.reference, at: toUpstream.value.count)
     }
