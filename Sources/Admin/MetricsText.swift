@@ -217,6 +217,15 @@ package struct MetricsText {
         }
         family("gateway_key_record_problems_total", "counter", "Key records that could not be used.")
         line("gateway_key_record_problems_total", [], "\(sum(.recordProblems))")
+        if server.plan.configuration.store.endpoint != .memory {
+            family(
+                "gateway_revocation_lag_seconds", "gauge",
+                "Age of the last proof that every change of a key has been heard: how late a revocation can be."
+            )
+            let heard = server.shared.changesHeardMicroseconds
+            let age = Self.seconds(MonotonicClock.nowMicroseconds() - heard)
+            line("gateway_revocation_lag_seconds", [], heard == 0 ? "+Inf" : age)
+        }
         family("gateway_store_up", "gauge", "Whether every worker reaches the store.")
         line("gateway_store_up", [], server.isStoreUp ? "1" : "0")
     }

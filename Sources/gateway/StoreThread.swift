@@ -129,11 +129,14 @@ final class StoreThread: @unchecked Sendable {
         let listener = InvalidationListener(options, prefix: "\(configuration.store.prefix)key:")
         listener.run(until: stopping) { [server] news in
             switch news {
-            case .established, .everything: server.invalidateAll()
+            case .established:
+                server.shared.changesHeardMicroseconds = MonotonicClock.nowMicroseconds()
+                server.invalidateAll()
+            case .everything: server.invalidateAll()
             case .changed(let name):
                 let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)
                 if let digest = Digest256(hex: digits) { server.invalidate(digest) }
-            case .verified: break
+            case .verified(let sent): server.shared.changesHeardMicroseconds = sent
             case .lost(let error):
                 server.invalidateAll()
                 server.shared.report(

@@ -70,6 +70,19 @@ struct StoreTests {
         #expect(try gateway.call(key: Self.key).status == 200)
     }
 
+    @Test("how late a revocation can be is measured, and grows while Redis is silent")
+    func revocationLag() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis)
+        try Deadline(seconds: 5).wait("a proof") {
+            try gateway.metric("gateway_revocation_lag_seconds").map { $0 < 1 } ?? false
+        }
+        redis.freeze()
+        try Deadline(seconds: 10).wait("the lag") {
+            try gateway.metric("gateway_revocation_lag_seconds").map { $0 > 2 } ?? false
+        }
+    }
+
     @Test("the last use of a key is written down")
     func lastUse() throws {
         let redis = try RedisServer()

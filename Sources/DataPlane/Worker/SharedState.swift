@@ -39,6 +39,7 @@ package final class SharedState: Sendable {
     package let exposures: Mailbox<ExposedKey>
     private let waitingExposures = Atomic<Int>(0)
     private let exposed = Atomic<UInt64>(0)
+    private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
     private let seen = Mutex<[String: Int64]>([:])
@@ -96,6 +97,13 @@ package final class SharedState: Sendable {
     package var liveNodes: Int {
         get { max(1, liveNodeCount.load(ordering: .relaxed)) }
         set { liveNodeCount.store(newValue, ordering: .relaxed) }
+    }
+
+    /// The latest instant, on the monotonic clock in microseconds, up to which every change of a key is known
+    /// to have been heard; 0 before the first.
+    package var changesHeardMicroseconds: Int64 {
+        get { changesHeard.load(ordering: .relaxed) }
+        set { changesHeard.store(newValue, ordering: .relaxed) }
     }
 
     /// Where the store's name leads; looked up off the workers.
