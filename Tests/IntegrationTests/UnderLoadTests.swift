@@ -34,9 +34,9 @@ struct UnderLoadTests {
         try callers.wait(for: 300)
         let calls = try callers.stop()
         #expect(calls.allSatisfy { $0.status == 200 })
-        // The store's timeout is 250 ms; the rest is the test machine's.
+        // The store's timeout is 250 ms; the rest is a test machine's, which may run this with a sanitizer.
         let longest = try #require(calls.map(\.duration).max())
-        #expect(longest < .seconds(1))
+        #expect(longest < .seconds(3))
     }
 
     @Test("an endpoint dies, and only calls under way may fail")
