@@ -220,8 +220,7 @@ package struct MetricsText {
         if server.plan.configuration.store.endpoint != .memory {
             family(
                 "gateway_revocation_lag_seconds", "gauge",
-                "Age of the last proof that every change of a key has been heard: how late a revocation can be."
-            )
+                "Age of the last proof that changes of keys are heard: so late can a revocation be.")
             let heard = server.shared.changesHeardMicroseconds
             let age = Self.seconds(MonotonicClock.nowMicroseconds() - heard)
             line("gateway_revocation_lag_seconds", [], heard == 0 ? "+Inf" : age)
