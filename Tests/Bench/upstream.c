@@ -74,6 +74,12 @@ int main(int count, char **arguments) {
                 c->sent = 0;
             }
             ssize_t put = send(c->fd, c->answer->bytes + c->sent, c->answer->count - c->sent, MSG_NOSIGNAL);
+            if (put < 0 && errno != EAGAIN) {
+                // The caller's caller has gone in the middle of an answer.
+                close(c->fd);
+                free(c);
+                continue;
+            }
             if (put > 0) c->sent += put;
             int isDone = c->sent == c->answer->count;
             if (isDone) c->answer = NULL;
