@@ -197,17 +197,24 @@ class Bench:
         info = self.redis_cli(["INFO", "commandstats"])
         return sum(int(n) for n in re.findall(r"cmdstat_(?:evalsha|hgetall):calls=(\d+)", info))
 
-    def table(self, title, row, names, against):
-        if self.options.only and self.options.only not in title:
-            return {}
-        rounds = {name: [] for name in names if name in self.subjects}
-        for name in rounds:
-            self.measure(name, row, min(1, self.options.seconds))
+    def alternate(self, row, names):
+        """One round after the other, every subject in each: what disturbs one of them disturbs all. Rounds with wrong
+        answers are missing."""
+        rounds = {name: [] for name in names}
         for _ in range(self.options.rounds):
-            for name in rounds:
+            for name in names:
                 result = self.measure(name, row, self.options.seconds)
                 if result:
                     rounds[name].append(result)
+        return rounds
+
+    def table(self, title, row, names, against):
+        if self.options.only and self.options.only not in title:
+            return {}
+        names = [name for name in names if name in self.subjects]
+        for name in names:
+            self.measure(name, row, min(1, self.options.seconds))
+        rounds = self.alternate(row, names)
         print(f"\n### {title}\n")
         print("| subject | CPU us/request | of it system | gateway / subject | requests/s | p99 us | core busy | rounds |")
         print("|---|---|---|---|---|---|---|---|")
@@ -234,12 +241,7 @@ class Bench:
         """The same calls at a fixed rate that all can bear, so that nobody's slowness thins out its own load."""
         rate = int(min(tops[name] for name in names if name in tops) / 2)
         row = {"path": "/1k", "body": 1024, "rate": rate}
-        rounds = {name: [] for name in names if name in tops}
-        for _ in range(self.options.rounds):
-            for name in rounds:
-                result = self.measure(name, row, self.options.seconds)
-                if result:
-                    rounds[name].append(result)
+        rounds = self.alternate(row, [name for name in names if name in tops])
         print(f"\n### Latency at {rate} requests/s, open loop, counted from when each was due\n")
         print("| subject | p50 us | p99 us | gateway / subject (p99) | CPU us/request | core busy | rounds |")
         print("|---|---|---|---|---|---|---|")

@@ -11,8 +11,13 @@ extension Worker {
     /// Makes what is written to the scratch block from here on this caller's.
     func claimOutput(_ slot: Slot<Downstream>) {
         if downstreamParts.value.owner == slot.reference { return }
-        // Two parts of one caller could be sent in the wrong order, and a part needs room.
-        if slot.value.hasUnsentOutput || toDownstream.value.count > HardLimits.deferredBytes { finishStep() }
+        // Two parts of one caller could be sent in the wrong order, a part needs room, and records on the
+        // wire are the last owner's: nobody else's may join them.
+        if slot.value.hasUnsentOutput || wire.hasOutbound
+            || toDownstream.value.count > HardLimits.deferredBytes
+        {
+            finishStep()
+        }
         slot.value.hasUnsentOutput = true
         downstreamParts.value.open(for: slot.reference, at: toDownstream.value.count)
     }
@@ -54,7 +59,8 @@ extension Worker {
     /// Sends plaintext that need not be copied first: whole records of a large body.
     func emitDirectly(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
         claimOutput(slot)
-        // What others wait to send must not meet this caller's records on the wire.
+        // What others wait to send must not meet this caller's records on the wire; records there are its
+        // own.
         if !wire.hasOutbound { sendSealedOutput() }
         let pending = toDownstream.value
         let start = downstreamParts.value.start
