@@ -64,7 +64,7 @@ let package = Package(
         tests("TLSTests", ["TLS"]),
         tests("LimitsTests", ["Limits", "TestSupport"]),
         tests("ConfigurationTests", ["Configuration", "Limits"]),
-        tests("DataPlaneTests", ["DataPlane", "Configuration", "Reactor"]),
+        tests("DataPlaneTests", ["DataPlane", "Configuration", "Keys", "Reactor"]),
         tests("RedisTests", ["Redis", "Reactor", "TLS", "TestSupport"]),
         tests(
             "KeyManagementTests",

@@ -5,12 +5,15 @@ import Testing
 struct StoreTests {
     private static let key = TestKey(secret: "sk_live_stored", id: "", account: "", tier: "")
 
-    private func start(_ redis: RedisServer, _ extra: String = "") throws -> Gateway {
+    private func start(
+        _ redis: RedisServer, _ extra: String = "", _ change: (inout Setup) -> Void = { _ in }
+    ) throws -> Gateway {
         try redis.store(Self.key.secret, ["tier": "pro", "account": "stored", "scopes": "a:*"])
         let gateway = try Gateway(
             Setup(try Upstream()).with {
                 $0.keys = []
                 $0.store = "url: \"\(redis.url)\"\n\(extra)"
+                change(&$0)
             })
         try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
         return gateway
@@ -137,6 +140,25 @@ struct StoreTests {
         try again.store(other.secret, ["tier": "pro"])
         try Deadline(seconds: 5).wait("the return") { try gateway.call(key: other).status == 200 }
         #expect(back.duration(to: .now) < .seconds(2))
+    }
+
+    @Test("a key that one worker knows is known to all while Redis is away, and its revocation too")
+    func knownToAllWorkers() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis) { $0.workers = 4 }
+        let revoked = TestKey(secret: "sk_live_revoked", id: "", account: "", tier: "")
+        try redis.store(revoked.secret, ["tier": "pro"])
+        // Connections are spread over the workers by the kernel: one call reaches one of them.
+        #expect(try gateway.call(key: Self.key).status == 200)
+        #expect(try gateway.call(key: revoked).status == 200)
+        try redis.command("DEL", "gateway:key:\(sha256Hexadecimal(revoked.secret))")
+        try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: revoked).status == 401 }
+        redis.kill()
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        for _ in 0..<24 {
+            #expect(try gateway.call(key: Self.key).status == 200)
+            #expect([401, 503].contains(try gateway.call(key: revoked).status))
+        }
     }
 
     @Test("closed answers 503 without Redis, open forwards", arguments: ["closed", "open"])

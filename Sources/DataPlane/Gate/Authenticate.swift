@@ -39,7 +39,7 @@ extension Worker {
         }
         switch slot.value.resolvedKey {
         case Downstream.resolvedUnknown: return .refused(.keyUnknown)
-        case Downstream.resolvedUnavailable: return .refused(.storeUnavailable)
+        case Downstream.resolvedUnavailable: return recall(fingerprint, digest(of: token))
         default: break
         }
         switch plan.keyFormat.classify(token) {
@@ -57,7 +57,22 @@ extension Worker {
                 fingerprint, digest: digest, expiresAtMicroseconds: now + unknownTTL())
             return .refused(.keyUnknown)
         }
-        return lookUp(slot, fingerprint, digest)
+        return isStoreReady ? lookUp(slot, fingerprint, digest) : recall(fingerprint, digest)
+    }
+
+    /// While the store is away: what another worker has learned of a key serves for `stale_for` as well.
+    private func recall(_ fingerprint: Fingerprint, _ digest: Digest256) -> Credential {
+        guard let known = shared.knownKeys.find(digest), mayServe(known.verifiedAtMicroseconds),
+            let key = remember(
+                known.record, fingerprint, verifiedAtMicroseconds: known.verifiedAtMicroseconds)
+        else { return .refused(.storeUnavailable) }
+        return standing(Int32(key.index))
+    }
+
+    /// Whether a record that the store confirmed then may still be used without it.
+    private func mayServe(_ verifiedAtMicroseconds: Int64) -> Bool {
+        state.value.nowMicroseconds &- verifiedAtMicroseconds
+            <= Int64(plan.configuration.keys.staleForSeconds) * 1_000_000
     }
 
     /// SHA-256 of a token, or its HMAC when a pepper is configured.
@@ -98,11 +113,10 @@ extension Worker {
         }
         let isAway = !isStoreReady || slot.value.resolvedKey == Downstream.resolvedUnavailable
         if isAway {
-            let age = now &- cache.verifiedAtMicroseconds(of: entry)
-            if age <= Int64(plan.configuration.keys.staleForSeconds) * 1_000_000 {
-                return standing(cache.value(of: entry))
+            guard mayServe(cache.verifiedAtMicroseconds(of: entry)) else {
+                return .refused(.storeUnavailable)
             }
-            return .refused(.storeUnavailable)
+            return standing(cache.value(of: entry))
         }
         return lookUp(slot, fingerprint, digest)
     }
@@ -124,14 +138,20 @@ extension Worker {
     }
 
     /// Puts a record into a slot and the slot into the cache.
-    func remember(_ record: KeyRecord, _ fingerprint: Fingerprint) -> Slot<ActiveKey>? {
+    ///
+    /// - Parameter verifiedAtMicroseconds: when the store confirmed it, if that was not now: it is to be
+    ///   asked for again as soon as the store can be.
+    func remember(
+        _ record: KeyRecord, _ fingerprint: Fingerprint, verifiedAtMicroseconds: Int64? = nil
+    ) -> Slot<ActiveKey>? {
         guard let key = keys.allocate(makeKey(record)) else { return nil }
         attachAccount(key, record.account)
         let now = state.value.nowMicroseconds
         let ttl = key.value.refusal == .none ? keyTTL() : unknownTTL()
         let inserted = cache.insert(
-            fingerprint, digest: record.digest, value: Int32(key.index), nowMicroseconds: now,
-            expiresAtMicroseconds: now + ttl)
+            fingerprint, digest: record.digest, value: Int32(key.index),
+            nowMicroseconds: verifiedAtMicroseconds ?? now,
+            expiresAtMicroseconds: verifiedAtMicroseconds == nil ? now + ttl : 0)
         if let evicted = inserted.evictedValue { releaseKey(at: Int(evicted)) }
         return key
     }
@@ -204,6 +224,7 @@ extension Worker {
     /// The record behind a digest has changed: it is looked up again when its key is next used.
     func forget(_ digest: Digest256) {
         markDirty(digest)
+        shared.knownKeys.forget(digest)
         if let value = cache.invalidate(digest) { releaseKey(at: Int(value)) }
     }
 }

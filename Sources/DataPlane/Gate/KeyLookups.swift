@@ -72,6 +72,7 @@ extension Worker {
             }
             do {
                 let record = try KeyRecord(digest: digest, fields: fields) { plan.tierNumbers[$0] != nil }
+                shared.knownKeys.insert(record, verifiedAtMicroseconds: state.value.nowMicroseconds)
                 finishLookup(number, remember(record, fingerprint) == nil ? .unavailable : .found)
             } catch {
                 refuseRecord(number, error.text)
@@ -96,6 +97,7 @@ extension Worker {
     }
 
     private func rememberUnknown(_ fingerprint: Fingerprint, _ digest: Digest256) {
+        shared.knownKeys.forget(digest)
         let expires = state.value.nowMicroseconds + unknownTTL()
         if let evicted = cache.insertUnknown(fingerprint, digest: digest, expiresAtMicroseconds: expires) {
             releaseKey(at: Int(evicted))

@@ -31,6 +31,7 @@ package final class SharedState: Sendable {
     package let tickets: TicketKeys
     package let windows: WindowTable
     let failures: FailureLimiter
+    let knownKeys: KnownKeys
     let sipKey: SipKey
     let accountKey: SipKey
     let pepper: [UInt8]?
@@ -50,6 +51,7 @@ package final class SharedState: Sendable {
         windows = WindowTable(accounts: 1_000_000)
         failures = FailureLimiter(
             limitPerMinute: configuration.failedAuthenticationsPerMinute, addresses: 262_144)
+        knownKeys = KnownKeys(entries: configuration.keys.cacheEntries)
         sipKey = SipKey(RandomSource.word(), RandomSource.word())
         accountKey = SipKey(RandomSource.word(), RandomSource.word())
         pepper = configuration.keys.pepper.map { Array($0.reveal().utf8) }
