@@ -9,7 +9,7 @@ RELEASE_BINARY = $(CURDIR)/.build/release/gateway
 SWIFT_FILES = Package.swift Sources Tests
 
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
-BUILD_PACKAGES = libssl-dev libhiredis-dev
+BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace
 BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace
 

@@ -34,6 +34,8 @@ let package = Package(
         module("Reactor", ["CLinux"]),
         module("TLS", ["Reactor", "COpenSSL"]),
         module("HTTPWire", ["Reactor"]),
+        .systemLibrary(name: "CNghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        module("HTTP2", ["Reactor", "HTTPWire", "CNghttp2"]),
         .systemLibrary(name: "CHiredis", providers: [.apt(["libhiredis-dev"])]),
         module("Redis", ["Reactor", "TLS", "CHiredis"]),
         module("Limits"),
@@ -42,7 +44,7 @@ let package = Package(
         module("KeyManagement", ["Keys", "Limits", "Redis", "TLS", "Reactor", "Configuration"]),
         module(
             "DataPlane",
-            ["Reactor", "TLS", "HTTPWire", "Redis", "Limits", "Keys", "Configuration"]),
+            ["Reactor", "TLS", "HTTPWire", "HTTP2", "Redis", "Limits", "Keys", "Configuration"]),
         module("Admin", ["DataPlane", "Reactor", "HTTPWire", "Configuration"]),
         .executableTarget(
             name: "gateway",
@@ -60,6 +62,7 @@ let package = Package(
         tests("TidyTests", []),
         tests("ReactorTests", ["Reactor"]),
         tests("HTTPWireTests", ["HTTPWire", "Reactor"]),
+        tests("HTTP2Tests", ["HTTP2", "HTTPWire", "Reactor"]),
         tests("KeysTests", ["Keys"]),
         tests("TLSTests", ["TLS"]),
         tests("LimitsTests", ["Limits", "TestSupport"]),

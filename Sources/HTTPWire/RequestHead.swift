@@ -101,6 +101,9 @@ package struct Refusal: Sendable {
         self.status = status
         self.reason = reason
     }
+
+    /// More than the limits allow, in bytes or in fields.
+    package static var headTooLarge: Refusal { Refusal(431, "the request head is too large") }
 }
 
 package enum ParseResult {

@@ -8,4 +8,18 @@ extension Span<UInt8> {
         precondition(index >= 0 && index <= count &- 8, "a word lies within its span")
         return unsafe bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt64.self).littleEndian
     }
+
+    /// Whether the bytes begin with this text.
+    @inlinable
+    public func hasPrefix(_ text: StaticString) -> Bool {
+        count >= text.utf8CodeUnitCount && extracting(0..<text.utf8CodeUnitCount).equals(text)
+    }
+
+    /// Whether the bytes are exactly this text.
+    @inlinable
+    public func equals(_ text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where unsafe self[index] != text.utf8Start[index] { return false }
+        return true
+    }
 }

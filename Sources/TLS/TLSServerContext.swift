@@ -22,7 +22,7 @@ package struct TLSServerSettings: Sendable {
 
     package init(
         certificates: [Certificate], minimumVersion: TLSVersion = .v12, clientCAPath: String? = nil,
-        applicationProtocols: [String] = ["http/1.1"]
+        applicationProtocols: [String] = ["h2", "http/1.1"]
     ) {
         self.certificates = certificates
         self.minimumVersion = minimumVersion

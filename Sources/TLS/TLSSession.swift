@@ -94,6 +94,16 @@ package struct TLSSession {
         return unsafe SSL_version(ssl) >= 0x304 ? .v13 : .v12
     }
 
+    /// Whether both sides have agreed on HTTP/2 (RFC 7301).
+    package var speaksHTTP2: Bool {
+        guard let ssl = unsafe ssl else { return false }
+        var name: UnsafePointer<UInt8>?
+        var count: UInt32 = 0
+        unsafe SSL_get0_alpn_selected(ssl, &name, &count)
+        guard count == 2, let name = unsafe name else { return false }
+        return unsafe name[0] == 0x68 && name[1] == 0x32
+    }
+
     package var isResumed: Bool {
         guard let ssl = unsafe ssl else { return false }
         return unsafe SSL_session_reused(ssl) == 1

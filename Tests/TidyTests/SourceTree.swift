@@ -41,7 +41,9 @@ struct SourceTree {
                 walk?.skipDescendants()
                 continue
             }
-            guard isFile, extensions.contains(url.pathExtension), name != "Package.resolved" else { continue }
+            // In a linked worktree .git is a file.
+            guard isFile, extensions.contains(url.pathExtension), name != "Package.resolved", name != ".git"
+            else { continue }
             guard let text = try? String(contentsOf: url, encoding: .utf8) else { continue }
             let path = String(url.path.dropFirst(root.path.count)).drop { $0 == "/" }
             found.append(

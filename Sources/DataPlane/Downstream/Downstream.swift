@@ -1,9 +1,13 @@
+import HTTP2
 import HTTPWire
 import Reactor
 import TLS
 
-/// One caller's connection: transport state and the position in its stream of requests.
+/// One caller's connection: transport state and the position in its stream of requests. A stream of HTTP/2 is
+/// one too, without a socket: a connection of one request, whose bytes its connection carries.
 struct Downstream: ~Copyable {
+    enum Kind: UInt8 { case http1, http2, stream }
+
     enum Transport: UInt8 {
         /// Nothing has arrived: TLS or not is still open.
         case greeting
@@ -27,8 +31,14 @@ struct Downstream: ~Copyable {
     }
 
     var descriptor: Descriptor
+    var kind = Kind.http1
+    /// A stream has its connection's, to look at only.
     var session = TLSSession()
     var peer: SocketAddress
+    /// The HTTP/2 side of a connection.
+    var multiplex = MultiplexState()
+    /// The HTTP/2 side of a stream.
+    var stream = StreamState()
     /// Plaintext that could not be used yet.
     var input = Block.none
     /// Ciphertext that the socket would not take yet.

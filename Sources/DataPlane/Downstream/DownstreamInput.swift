@@ -80,6 +80,10 @@ extension Worker {
             setTimer(slot, after: Int64(timeouts.idle) * 1_000)
             sendWire(slot)
             if slot.value.isDead { return }
+            if slot.value.session.speaksHTTP2 {
+                startHTTP2(slot)
+                if slot.value.isDead { return }
+            }
             plain.value.clear()
             // A caller may send its first request together with the end of its handshake.
             if wire.inboundRemaining > 0 || slot.value.session.hasPendingPlaintext { decrypt(slot) }
@@ -126,16 +130,22 @@ extension Worker {
         sendWire(slot)
         if slot.value.isDead { return }
         metrics.add(.bytesFromDownstream, UInt64(plain.value.count - before))
-        readRequests(slot)
+        if slot.value.kind == .http2 { feedHTTP2(slot) } else { readRequests(slot) }
         if hasEnded, !slot.value.isDead { endInput(slot) }
     }
 
     /// Goes on with a caller whose exchange has ended, whose look-up was answered, or whose upstream takes
     /// bytes again.
     func resume(_ slot: Slot<Downstream>) {
-        guard slot.value.transport == .open, !slot.value.isFinishing else { return }
+        guard slot.value.transport == .open, !slot.value.isFinishing, slot.value.kind != .http2 else {
+            return
+        }
         loadStash(slot)
-        readRequests(slot)
+        if slot.value.stream.isHeadTooLarge {
+            refuseHeadTooLarge(slot)
+        } else {
+            readRequests(slot)
+        }
     }
 
     /// Has `resume` called at the end of the turn.
@@ -156,7 +166,7 @@ extension Worker {
 
     /// Watches for bytes only while there is room for them, and for room only while bytes wait.
     func updateInterest(_ slot: Slot<Downstream>) {
-        guard !slot.value.isDead else { return }
+        guard !slot.value.isDead, slot.value.kind != .stream else { return }
         var wanted = Interest.none
         let isWaiting = slot.value.request != .head
         let isFull =
@@ -177,7 +187,7 @@ extension Worker {
             finishStep()
             if slot.value.isDead { return }
         }
-        guard slot.value.transport == .open, !slot.value.isFinishing else {
+        guard slot.value.transport == .open, !slot.value.isFinishing, slot.value.kind == .http1 else {
             abandon(slot, .callerGone)
             return
         }

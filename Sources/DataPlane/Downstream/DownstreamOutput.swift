@@ -36,6 +36,10 @@ extension Worker {
             guard let slot = downstreams.lookup(part.owner), !slot.value.isDead else { continue }
             slot.value.hasUnsentOutput = false
             let block = toDownstream.value
+            if slot.value.kind == .stream {
+                translateAnswer(slot, block, part.range)
+                continue
+            }
             guard encrypt(slot, block.span(part.range)) else { continue }
             sendWire(slot)
             if !slot.value.isDead { afterOutput(slot) }
@@ -43,7 +47,7 @@ extension Worker {
     }
 
     /// Puts bytes onto the wire. False when the caller is lost.
-    private func encrypt(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) -> Bool {
+    func encrypt(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) -> Bool {
         if bytes.isEmpty { return true }
         metrics.add(.bytesToDownstream, UInt64(bytes.count))
         guard slot.value.session.isOpen else {
@@ -65,6 +69,11 @@ extension Worker {
         let pending = toDownstream.value
         let start = downstreamParts.value.start
         toDownstream.value.truncate(to: start)
+        if slot.value.kind == .stream {
+            translateAnswer(slot, pending, start..<pending.count)
+            translateAnswer(slot, block, range)
+            return
+        }
         if encrypt(slot, pending.span(start..<pending.count)) { _ = encrypt(slot, block.span(range)) }
     }
 
@@ -114,6 +123,7 @@ extension Worker {
         rearmTimer(slot)
         updateInterest(slot)
         afterOutput(slot)
+        if slot.value.kind == .http2, !slot.value.isDead { markForFrames(slot) }
         if slot.value.isDead { return }
         if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
             resumeUpstreamReading(exchange)
@@ -122,7 +132,11 @@ extension Worker {
     }
 
     /// After a stall the timer goes back to what the phase wants.
-    private func rearmTimer(_ slot: Slot<Downstream>) {
+    func rearmTimer(_ slot: Slot<Downstream>) {
+        if slot.value.kind == .http2, slot.value.multiplex.streamCount > 0 {
+            cancelTimer(slot)
+            return
+        }
         switch slot.value.request {
         case .head: setTimer(slot, after: Int64(timeouts.idle) * 1_000)
         case .body, .discarding: setTimer(slot, after: Int64(timeouts.body) * 1_000)
@@ -130,7 +144,7 @@ extension Worker {
         }
     }
 
-    private func afterOutput(_ slot: Slot<Downstream>) {
+    func afterOutput(_ slot: Slot<Downstream>) {
         if slot.value.isFinishing, slot.value.output.isEmpty { closeWithLinger(slot) }
     }
 
@@ -149,6 +163,11 @@ extension Worker {
     /// the connection and can take the answer with them (RFC 9112 section 9.6).
     func closeWithLinger(_ slot: Slot<Downstream>) {
         guard !slot.value.isDead, slot.value.transport != .lingering else { return }
+        if slot.value.kind == .stream {
+            endAnswer(slot)
+            return
+        }
+        endStreams(slot, .none)
         if slot.value.session.isOpen, slot.value.transport == .open {
             slot.value.session.closeNotify()
             sendWire(slot)
@@ -170,6 +189,11 @@ extension Worker {
     /// Closes a connection now. An exchange that is under way ends with it.
     func abandon(_ slot: Slot<Downstream>, _ reason: Reason) {
         guard !slot.value.isDead else { return }
+        if slot.value.kind == .stream {
+            abandonStream(slot, reason, isClosed: false)
+            return
+        }
+        endStreams(slot, reason)
         slot.value.isDead = true
         if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
             callerIsGone(exchange, reason)

@@ -288,7 +288,7 @@ extension Worker {
         var closes = !requestHead.value.keepAlive || slot.value.inputEnded || state.value.isDraining
         // A caller that waits for 100 may or may not send its body now: where the next request begins is in
         // doubt.
-        if body != .none, requestHead.value.expectsContinue { closes = true }
+        if body != .none, requestHead.value.expectsContinue || slot.value.kind == .stream { closes = true }
         if case .length(let count) = body, count > HardLimits.drainBytes { closes = true }
         context.closes = closes
         let requestID = state.value.requestID

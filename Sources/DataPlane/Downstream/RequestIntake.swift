@@ -66,7 +66,9 @@ extension Worker {
         guard let connection = writableUpstream(exchange) else { return false }
         let before = plain.value.count
         guard before > 0 else { return false }
+        let forwarded = exchange.value.requestBodyBytes
         forwardBody(exchange, to: connection)
+        reopenWindow(slot, exchange.value.requestBodyBytes &- forwarded)
         if slot.value.isDead || exchange.value.isDead { return !slot.value.isDead }
         let taken = before - plain.value.count
         slot.value.phaseBytes += Int64(taken)
@@ -126,7 +128,9 @@ extension Worker {
         slot.value.resolvedKey = Downstream.unresolved
         slot.value.phaseStartMicroseconds = 0
         slot.value.phaseBytes = 0
-        if slot.value.closesAfterAnswer || slot.value.inputEnded || isClosingIdle {
+        if slot.value.closesAfterAnswer || slot.value.inputEnded || isClosingIdle
+            || slot.value.kind == .stream
+        {
             slot.value.isFinishing = true
             claimOutput(slot)
             return

@@ -117,6 +117,7 @@ extension Worker {
     ) {
         var record = base
         record.wallMicroseconds = state.value.wallMicroseconds
+        if slot.value.kind == .stream { record.minorVersion = AccessRecord.http2 }
         if slot.value.session.isOpen { record.tls = slot.value.session.version == .v13 ? 13 : 12 }
         let identity = key?.value.identity ?? Block.none
         let size = AccessRecord.fixedBytes + 64 + requestID.count + min(path.count, 8_192) + identity.count

@@ -58,9 +58,17 @@ package struct AccessLogFormatter: Sendable {
             line += ",\"upstream_duration\":\(Self.seconds(record.upstreamMicroseconds))"
         }
         if record.tls > 0 { text("tls", record.tls == 13 ? "1.3" : "1.2") }
-        text("protocol", record.minorVersion == 1 ? "HTTP/1.1" : "HTTP/1.0")
+        text("protocol", Self.protocolName(record.minorVersion))
         if record.limit >= 0 { line += ",\"limit\":\(record.limit),\"remaining\":\(record.remaining)" }
         return line + "}\n"
+    }
+
+    private static func protocolName(_ minorVersion: UInt8) -> String {
+        switch minorVersion {
+        case AccessRecord.http2: return "HTTP/2.0"
+        case 0: return "HTTP/1.0"
+        default: return "HTTP/1.1"
+        }
     }
 
     /// `2026-11-24T05:02:40.123456Z`.

@@ -25,8 +25,10 @@ struct AccessRecord {
     var method: Method = .get
     /// 0 none, 12, 13.
     var tls: UInt8 = 0
+    /// Of HTTP/1, or `http2`.
     var minorVersion: UInt8 = 1
 
+    static let http2: UInt8 = 20
     static let fixedBytes = 96
     /// Texts: request id, client, path, key id, account, tier.
     static let texts = 6

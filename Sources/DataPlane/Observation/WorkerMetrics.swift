@@ -45,6 +45,7 @@ package final class WorkerMetrics: Sendable {
         case bytesFromDownstream, bytesToDownstream
         case accessLogDropped, recordProblems, storeDegraded, upstreamConnectionsOpen
         case storeUp
+        case streamsOpened, streamsRefused, streamsMalformed, floodsEnded
     }
 
     static let methods = 10

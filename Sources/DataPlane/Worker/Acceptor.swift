@@ -28,6 +28,11 @@ extension Worker {
 
     private func open(_ descriptor: Descriptor, _ peer: SocketAddress, isPlaintextPort: Bool) {
         metrics.add(.connectionsAccepted)
+        guard state.value.openConnections < connectionsMax else {
+            metrics.add(.connectionsRefused)
+            Socket.close(descriptor)
+            return
+        }
         let fresh = Downstream(descriptor: descriptor, peer: peer, isPlaintextPort: isPlaintextPort)
         guard let slot = downstreams.allocate(fresh) else {
             metrics.add(.connectionsRefused)
@@ -42,6 +47,7 @@ extension Worker {
             downstreams.free(slot)
             return
         }
+        state.value.openConnections += 1
         setTimer(slot, after: Int64(timeouts.handshake) * 1_000)
     }
 
@@ -72,8 +78,13 @@ extension Worker {
         state.value.isDraining = true
         for index in 0..<downstreams.highWater {
             guard let slot = downstreams.occupant(at: index), !slot.value.isDead else { continue }
+            if slot.value.kind == .http2 {
+                drainHTTP2(slot)
+                continue
+            }
             // Idle callers are told when they next ask, or when the listeners close.
-            if slot.value.transport == .open, slot.value.request == .head, slot.value.input.isEmpty,
+            if slot.value.kind == .http1, slot.value.transport == .open, slot.value.request == .head,
+                slot.value.input.isEmpty,
                 !state.value.hasListeners
             {
                 closeGracefully(slot)

@@ -13,6 +13,9 @@ enum HardLimits {
     /// to wake a peer once for all of them, few enough that the first does not wait long.
     static let deferredBytes = 65_536
     static let deferredParts = 64
+    /// Bytes of HTTP/2 request bodies that one worker keeps for upstreams that do not take them, before the
+    /// windows of whole connections close too.
+    static let bodyBytesHeld = 256 << 20
     /// Body bytes of a refused request that are read and dropped to keep its connection.
     static let drainBytes: Int64 = 65_536
     /// Longest kept request identifier of a trusted peer.

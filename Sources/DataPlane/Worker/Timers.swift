@@ -48,6 +48,10 @@ extension Worker {
             abandon(slot, .callerGone)
             return
         }
+        if slot.value.kind == .http2 {
+            expireHTTP2(slot)
+            return
+        }
         switch slot.value.request {
         case .head:
             if slot.value.input.isEmpty {

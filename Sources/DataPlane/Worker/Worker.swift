@@ -1,4 +1,5 @@
 import Configuration
+import HTTP2
 import HTTPWire
 package import Keys
 import Limits
@@ -26,6 +27,15 @@ struct WorkerState {
     /// Identifier of the request being read, at most `HardLimits.requestIDBytes`.
     var requestID = Block.allocate(capacity: HardLimits.requestIDBytes)
     var resumeQueue: [SlotReference] = []
+    /// HTTP/2 connections with frames to send.
+    var framesQueue: [SlotReference] = []
+    /// Streams whose bytes have all gone out, or whose answer has ended, in the frames being written.
+    var streamsSent: [SlotReference] = []
+    /// The connection whose frames are being read or written.
+    var multiplexed = SlotReference.none
+    /// Callers' connections and their streams that are open.
+    var openConnections = 0
+    var openStreams = 0
     var deadDownstreams: [SlotReference] = []
     var deadExchanges: [SlotReference] = []
     var deadUpstreams: [SlotReference] = []
@@ -39,6 +49,8 @@ struct WorkerState {
     init(seed: UInt64) {
         random = FastRandom(seed: seed)
         resumeQueue.reserveCapacity(1_024)
+        framesQueue.reserveCapacity(1_024)
+        streamsSent.reserveCapacity(1_024)
         deadDownstreams.reserveCapacity(1_024)
         deadExchanges.reserveCapacity(1_024)
         deadUpstreams.reserveCapacity(1_024)
@@ -85,6 +97,11 @@ package final class Worker {
     let unixPaths: [String]
     let requestHead = Mutable(RequestHead())
     let responseHead = Mutable(ResponseHead())
+    let http2: HTTP2Engine
+    /// The head of an answer on its way into frames.
+    let framedHead = Mutable(ResponseHead())
+    /// Callers' connections at once.
+    let connectionsMax: Int
     let headLimits: HeadLimits
     let timeouts: Timeouts
     /// Ciphertext as it came from a socket.
@@ -128,12 +145,14 @@ package final class Worker {
         mailbox = try Mailbox()
         poller = try Poller()
         let connections = max(64, configuration.limits.connections / configuration.workers)
-        downstreams = SlotTable(capacity: connections)
-        exchanges = SlotTable(capacity: connections)
+        connectionsMax = connections
+        // As many streams as connections, so that no few connections can take the room of all.
+        downstreams = SlotTable(capacity: connections * 2)
+        exchanges = SlotTable(capacity: connections * 2)
         upstreamConnections = SlotTable(capacity: connections * 2)
         keys = SlotTable(capacity: configuration.keys.cacheEntries + connections + 1_024)
         let now = MonotonicClock.nowMicroseconds()
-        timers = TimerWheel(timers: connections * 3, nowMicroseconds: now)
+        timers = TimerWheel(timers: connections * 4, nowMicroseconds: now)
         let wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
         self.wire = wire
         server = try TLSServerContext(
@@ -171,6 +190,7 @@ package final class Worker {
         headLimits = HeadLimits(
             headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,
             targetBytes: configuration.limits.targetBytes)
+        http2 = HTTP2Engine(limits: headLimits)
         target = Mutable(Block.allocate(capacity: configuration.limits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
@@ -179,6 +199,7 @@ package final class Worker {
         storePrefix = .constant(configuration.store.prefix)
         connection = try Self.storeConnection(configuration.store, poller, wire)
         try register()
+        http2.attach(self)
     }
 
     private static func storeConnection(
@@ -224,6 +245,7 @@ package final class Worker {
     }
 
     private func waitMilliseconds() -> Int32 {
+        if !state.value.resumeQueue.isEmpty { return 0 }
         let tick = timers.millisecondsToNextTick(nowMicroseconds: state.value.nowMicroseconds)
         // Clock, gauges, store and access log want a turn from time to time even without traffic.
         return min(tick < 0 ? 200 : tick, storeWaitMilliseconds)
@@ -282,7 +304,7 @@ package final class Worker {
         freeTheDead()
         accessLog.endTurn(nowMicroseconds: state.value.nowMicroseconds)
         metrics.set(.connectionsActive, to: UInt64(exchanges.count))
-        metrics.set(.connectionsIdle, to: UInt64(max(0, downstreams.count - exchanges.count)))
+        metrics.set(.connectionsIdle, to: UInt64(max(0, state.value.openConnections - exchanges.count)))
         metrics.set(.upstreamConnectionsOpen, to: UInt64(upstreamConnections.count))
     }
 
@@ -292,7 +314,13 @@ package final class Worker {
         }
         state.value.deadExchanges.removeAll(keepingCapacity: true)
         for index in 0..<state.value.deadDownstreams.count {
-            if let slot = downstreams.lookup(state.value.deadDownstreams[index]) { downstreams.free(slot) }
+            guard let slot = downstreams.lookup(state.value.deadDownstreams[index]) else { continue }
+            if slot.value.kind == .stream {
+                state.value.openStreams -= 1
+            } else {
+                state.value.openConnections -= 1
+            }
+            downstreams.free(slot)
         }
         state.value.deadDownstreams.removeAll(keepingCapacity: true)
         for index in 0..<state.value.deadUpstreams.count {
@@ -304,9 +332,12 @@ package final class Worker {
 
     /// Sends what the steps so far have produced.
     func finishStep() {
-        while !upstreamParts.value.isEmpty || !downstreamParts.value.isEmpty {
+        while !upstreamParts.value.isEmpty || !downstreamParts.value.isEmpty
+            || !state.value.framesQueue.isEmpty
+        {
             flushUpstream()
             flushDownstream()
+            sendFrames()
         }
     }
 

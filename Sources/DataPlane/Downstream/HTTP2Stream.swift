@@ -1,0 +1,377 @@
+import Configuration
+import HTTP2
+import HTTPWire
+import Reactor
+
+// A stream of HTTP/2, kept as a caller's connection that carries one request. Its request stands in `input`
+// as HTTP/1.1, chunked where the caller gave no length; its answer is written as HTTP/1.1 too, and taken
+// apart here into frames. So gate, exchange and both parsers are the same for both protocols.
+
+struct StreamState {
+    /// How the answer goes on.
+    enum Answer: UInt8 {
+        case head
+        /// A body whose remaining length is known.
+        case counted
+        case chunks
+        /// A tunnel: bytes until its upstream ends it.
+        case raw
+        /// Everything is in `output`.
+        case ended
+    }
+
+    var connection = SlotReference.none
+    var number: Int32 = 0
+    var next = SlotReference.none
+    var previous = SlotReference.none
+    var requestBody = HeaderBlock.Body.none
+    /// Whether the caller has ended its side.
+    var requestHasEnded = false
+    var isHead = false
+    var isHeadTooLarge = false
+    var answer = Answer.head
+    var answerRemaining: Int64 = 0
+    var answerChunks = ChunkDecoder()
+    /// Field lines that follow the body.
+    var trailers = Block.none
+    /// Whether our side has been ended by a frame that is written.
+    var hasEnded = false
+    /// Whether the stream is over for the engine.
+    var isClosed = false
+    /// Whether it already waits in `streamsSent`.
+    var isNoted = false
+}
+
+extension Worker {
+    // MARK: The request
+
+    /// A caller has sent the head of a request. Called by the engine: nothing may be sent here.
+    func openStream(_ connection: Slot<Downstream>, _ number: Int32, endsStream: Bool) {
+        let session = connection.value.multiplex.session
+        guard http2.block.value.problem != .malformed else {
+            refuseStream(session, number, .protocolError, .streamsMalformed)
+            return
+        }
+        guard state.value.openStreams < connectionsMax else {
+            refuseStream(session, number, .refusedStream, .streamsRefused)
+            return
+        }
+        var fresh = Downstream(
+            descriptor: .none, peer: connection.value.peer, isPlaintextPort: false)
+        fresh.kind = .stream
+        fresh.transport = .open
+        fresh.session = connection.value.session
+        fresh.stream.connection = connection.reference
+        fresh.stream.number = number
+        fresh.stream.requestHasEnded = endsStream
+        fresh.stream.isHeadTooLarge = http2.block.value.problem == .tooLarge
+        guard let slot = downstreams.allocate(fresh) else {
+            refuseStream(session, number, .refusedStream, .streamsRefused)
+            return
+        }
+        guard slot.value.stream.isHeadTooLarge || writeHead(slot, endsStream: endsStream) else {
+            downstreams.free(slot)
+            refuseStream(session, number, .protocolError, .streamsMalformed)
+            return
+        }
+        metrics.add(.streamsOpened)
+        state.value.openStreams += 1
+        link(slot, to: connection)
+        session.setTag(Token(.downstream, slot.reference).rawValue, ofStream: number)
+        streamCountChanged(connection)
+        resumeLater(slot)
+    }
+
+    private func refuseStream(
+        _ session: HTTP2Session, _ number: Int32, _ code: HTTP2Error, _ counter: WorkerMetrics.Scalar
+    ) {
+        metrics.add(counter)
+        session.reset(number, code)
+    }
+
+    private func writeHead(_ slot: Slot<Downstream>, endsStream: Bool) -> Bool {
+        var input = pool.take(atLeast: http2.block.value.textBytesMax)
+        var writer = ByteWriter(input)
+        let nonce = (state.value.random.next(), state.value.random.next())
+        guard let body = http2.block.value.writeRequest(into: &writer, endsStream: endsStream, nonce: nonce)
+        else {
+            pool.give(&input)
+            return false
+        }
+        input.commit(writer)
+        slot.value.input = input
+        slot.value.stream.requestBody = body
+        slot.value.stream.isHead = input.readable.hasPrefix("HEAD ")
+        return true
+    }
+
+    /// Body bytes have arrived: at most a window of them wait here.
+    func takeBody(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) {
+        guard !bytes.isEmpty, !slot.value.isFinishing else { return }
+        // The frame of a chunk is at most 20 bytes. One byte to a frame makes a window of 64 KiB six times as
+        // long, which the largest block still holds.
+        pool.ensureRoom(for: bytes.count + 32, in: &slot.value.input)
+        if slot.value.stream.requestBody == .chunked {
+            Self.appendChunk(bytes, to: &slot.value.input)
+        } else {
+            slot.value.input.append(bytes)
+        }
+        resumeLater(slot)
+    }
+
+    /// The caller has ended its side of a stream.
+    func takeEnd(_ slot: Slot<Downstream>) {
+        guard !slot.value.stream.requestHasEnded else { return }
+        slot.value.stream.requestHasEnded = true
+        guard !slot.value.isFinishing else { return }
+        if slot.value.stream.requestBody == .chunked {
+            pool.ensureRoom(for: 32, in: &slot.value.input)
+            slot.value.input.append("0\r\n\r\n")
+        }
+        resumeLater(slot)
+    }
+
+    /// Trailer fields end a request.
+    func takeTrailers(_ slot: Slot<Downstream>) {
+        guard !slot.value.stream.requestHasEnded else { return }
+        guard http2.block.value.problem == .none, slot.value.stream.requestBody == .chunked else {
+            if http2.block.value.problem != .none {
+                connectionSession(slot).reset(slot.value.stream.number, .protocolError)
+                return
+            }
+            takeEnd(slot)
+            return
+        }
+        slot.value.stream.requestHasEnded = true
+        guard !slot.value.isFinishing else { return }
+        pool.ensureRoom(for: http2.block.value.textBytesMax + 32, in: &slot.value.input)
+        slot.value.input.append("0\r\n")
+        var writer = ByteWriter(slot.value.input)
+        http2.block.value.writeTrailers(into: &writer)
+        slot.value.input.commit(writer)
+        resumeLater(slot)
+    }
+
+    /// Body bytes have been passed on: their window opens again.
+    func reopenWindow(_ slot: Slot<Downstream>, _ count: Int64) {
+        guard count > 0, slot.value.kind == .stream, !slot.value.isDead,
+            let connection = downstreams.lookup(slot.value.stream.connection), !connection.value.isDead
+        else { return }
+        connection.value.multiplex.session.consumeStream(slot.value.stream.number, Int(count))
+        markForFrames(connection)
+    }
+
+    func refuseHeadTooLarge(_ slot: Slot<Downstream>) {
+        makeRequestID(slot, trusting: false)
+        refuseMalformed(slot, .headTooLarge)
+    }
+
+    private func connectionSession(_ slot: Slot<Downstream>) -> HTTP2Session {
+        downstreams.lookup(slot.value.stream.connection)?.value.multiplex.session ?? HTTP2Session()
+    }
+
+    // MARK: The answer
+
+    /// Takes a part of the answer, written as HTTP/1.1, and gives it to the engine.
+    func translateAnswer(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
+        guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
+            !connection.value.isDead
+        else { return }
+        var rest = block
+        rest.consume(range.lowerBound)
+        rest.truncate(to: range.count)
+        metrics.add(.bytesToDownstream, UInt64(range.count))
+        while !rest.isEmpty, slot.value.stream.answer != .ended {
+            switch slot.value.stream.answer {
+            case .head:
+                guard translateHead(slot, &rest, connection.value.multiplex.session) else {
+                    abandonStream(slot, .upstreamNonsense, isClosed: false)
+                    return
+                }
+            case .counted:
+                let count = Int(min(slot.value.stream.answerRemaining, Int64(rest.count)))
+                queueBody(slot, rest.span(0..<count))
+                rest.consume(count)
+                slot.value.stream.answerRemaining -= Int64(count)
+                if slot.value.stream.answerRemaining == 0 { slot.value.stream.answer = .ended }
+            case .chunks:
+                guard translateChunks(slot, &rest) else {
+                    abandonStream(slot, .upstreamNonsense, isClosed: false)
+                    return
+                }
+            case .raw:
+                queueBody(slot, rest.readable)
+                rest.clear()
+            case .ended: break
+            }
+        }
+        if !slot.value.output.isEmpty { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
+        connection.value.multiplex.session.resume(slot.value.stream.number)
+        markForFrames(connection)
+        afterOutput(slot)
+    }
+
+    private func translateHead(
+        _ slot: Slot<Downstream>, _ rest: inout Block, _ session: HTTP2Session
+    ) -> Bool {
+        guard
+            case .complete(let count) = ResponseParser.parse(
+                rest.readable, method: slot.value.stream.isHead ? .head : .get, limits: Self.ownAnswerLimits,
+                into: &framedHead.value)
+        else { return false }
+        var status = framedHead.value.status
+        var hasBody = false
+        switch framedHead.value.framing {
+        case .none: slot.value.stream.answer = .ended
+        case .length(0): slot.value.stream.answer = .ended
+        case .length(let count):
+            slot.value.stream.answer = .counted
+            slot.value.stream.answerRemaining = count
+            hasBody = true
+        case .chunked:
+            slot.value.stream.answer = .chunks
+            hasBody = true
+        case .untilClose:
+            slot.value.stream.answer = .raw
+            hasBody = true
+        }
+        if status == 101 {
+            // RFC 8441 section 5: a tunnel over HTTP/2 opens with 200.
+            status = 200
+            slot.value.stream.answer = .raw
+            hasBody = true
+        } else if status < 200 {
+            slot.value.stream.answer = .head
+        }
+        http2.submitResponse(
+            session, stream: slot.value.stream.number, rest, framedHead.value, status: status,
+            hasBody: hasBody)
+        rest.consume(count)
+        return true
+    }
+
+    /// Our own text: as large as upstreams' heads may be, and the gateway's fields.
+    private static let ownAnswerLimits = HeadLimits(headBytes: 131_072, fields: 256, targetBytes: 0)
+
+    private func translateChunks(_ slot: Slot<Downstream>, _ rest: inout Block) -> Bool {
+        var offset = 0
+        while true {
+            switch slot.value.stream.answerChunks.next(rest.readable, &offset) {
+            case .data(let range): queueBody(slot, rest.span(range))
+            case .trailer(let field):
+                pool.ensureRoom(
+                    for: field.name.count + field.value.count + 4, in: &slot.value.stream.trailers)
+                Self.appendTrailer(rest, field, to: &slot.value.stream.trailers)
+            case .end:
+                rest.consume(offset)
+                slot.value.stream.answer = .ended
+                return true
+            case .needMore:
+                rest.consume(offset)
+                return rest.isEmpty
+            case .invalid: return false
+            }
+        }
+    }
+
+    private func queueBody(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) {
+        guard !bytes.isEmpty else { return }
+        pool.ensureRoom(for: bytes.count, in: &slot.value.output)
+        slot.value.output.append(bytes)
+    }
+
+    // MARK: Ends
+
+    /// Nothing more comes from the exchange. An answer that is not whole by now must not look so.
+    func endAnswer(_ slot: Slot<Downstream>) {
+        switch slot.value.stream.answer {
+        case .ended: return
+        case .raw:
+            slot.value.stream.answer = .ended
+            let session = connectionSession(slot)
+            session.resume(slot.value.stream.number)
+            if let connection = downstreams.lookup(slot.value.stream.connection) { markForFrames(connection) }
+        case .head, .counted, .chunks: abandonStream(slot, .upstreamNonsense, isClosed: false)
+        }
+    }
+
+    /// Goes on with the streams whose bytes have just gone into frames.
+    func settleStreams() {
+        var index = 0
+        while index < state.value.streamsSent.count {
+            let reference = state.value.streamsSent[index]
+            index += 1
+            guard let slot = downstreams.lookup(reference), !slot.value.isDead else { continue }
+            slot.value.stream.isNoted = false
+            if slot.value.stream.hasEnded {
+                finishStream(slot)
+            } else if slot.value.output.isEmpty {
+                pool.give(&slot.value.output)
+                rearmTimer(slot)
+                if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
+                    resumeUpstreamReading(exchange)
+                }
+            }
+        }
+        state.value.streamsSent.removeAll(keepingCapacity: true)
+    }
+
+    /// The answer is out. A caller that still sends is told to stop (RFC 9113 section 8.1).
+    private func finishStream(_ slot: Slot<Downstream>) {
+        if !slot.value.stream.requestHasEnded, !slot.value.stream.isClosed {
+            connectionSession(slot).reset(slot.value.stream.number, .none)
+            if let connection = downstreams.lookup(slot.value.stream.connection) { markForFrames(connection) }
+        }
+        abandonStream(slot, .none, isClosed: true)
+    }
+
+    /// Ends a stream now. An exchange that is under way ends with it.
+    ///
+    /// - Parameter isClosed: whether the engine knows already.
+    func abandonStream(_ slot: Slot<Downstream>, _ reason: Reason, isClosed: Bool) {
+        guard !slot.value.isDead else { return }
+        slot.value.isDead = true
+        if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
+            callerIsGone(exchange, reason)
+        }
+        cancelTimer(slot)
+        pool.give(&slot.value.input)
+        pool.give(&slot.value.output)
+        pool.give(&slot.value.stream.trailers)
+        if downstreamParts.value.owner == slot.reference {
+            toDownstream.value.truncate(to: downstreamParts.value.start)
+            downstreamParts.value.abandonOpen()
+        }
+        if let connection = downstreams.lookup(slot.value.stream.connection) {
+            if !isClosed {
+                connection.value.multiplex.session.reset(
+                    slot.value.stream.number, reason == .callerGone ? .cancel : .internalError)
+                markForFrames(connection)
+            }
+            unlink(slot, from: connection)
+            if !connection.value.isDead { streamCountChanged(connection) }
+        }
+        state.value.deadDownstreams.append(slot.reference)
+    }
+
+    private func link(_ slot: Slot<Downstream>, to connection: Slot<Downstream>) {
+        slot.value.stream.next = connection.value.multiplex.firstStream
+        if let next = downstreams.lookup(slot.value.stream.next) {
+            next.value.stream.previous = slot.reference
+        }
+        connection.value.multiplex.firstStream = slot.reference
+        connection.value.multiplex.streamCount += 1
+    }
+
+    private func unlink(_ slot: Slot<Downstream>, from connection: Slot<Downstream>) {
+        let next = slot.value.stream.next
+        let previous = slot.value.stream.previous
+        if let neighbour = downstreams.lookup(previous) {
+            neighbour.value.stream.next = next
+        } else {
+            connection.value.multiplex.firstStream = next
+        }
+        if let neighbour = downstreams.lookup(next) { neighbour.value.stream.previous = previous }
+        connection.value.multiplex.streamCount -= 1
+    }
+}

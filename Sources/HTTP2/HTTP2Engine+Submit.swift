@@ -1,0 +1,151 @@
+internal import CNghttp2
+package import HTTPWire
+package import Reactor
+
+// Heads that stand as HTTP/1.1 text, sent as HTTP/2: names in lower case, what belongs to an HTTP/1.1
+// connection left out.
+
+extension HTTP2Engine {
+    /// Queues the head of a response.
+    ///
+    /// - Parameters:
+    ///   - text: where `head` was parsed.
+    ///   - status: as sent; differs from the text's for a tunnel, whose 101 is a 200 (RFC 8441 section 5).
+    ///   - hasBody: whether `http2BodyAvailable` will be asked; without, the head ends the stream.
+    package func submitResponse(
+        _ session: HTTP2Session, stream: Int32, _ text: Block, _ head: borrowing ResponseHead, status: Int,
+        hasBody: Bool
+    ) {
+        beginFields()
+        var writer = ByteWriter(names.value)
+        writer.append(decimal: Int64(status))
+        names.value.commit(writer)
+        var count = 1
+        unsafe fields[0] = field(":status", valueAt: 0, 3)
+        for index in 0..<head.fieldCount {
+            let slice = head.field(index)
+            if slice.id.isHopByHop { continue }
+            // A tunnel has no length, and the proof of the upgrade was for HTTP/1.1.
+            if status != head.status, slice.id == .contentLength || isWebSocketAccept(text, slice) {
+                continue
+            }
+            append(text, slice, &count)
+        }
+        let isInterim = status < 200
+        let none = UInt8(NGHTTP2_FLAG_NONE.rawValue)
+        if isInterim {
+            unsafe nghttp2_submit_headers(session.raw, none, stream, nil, fields, count, nil)
+        } else if hasBody {
+            _ = unsafe withProvider { provider in
+                unsafe nghttp2_submit_response(session.raw, stream, fields, count, provider)
+            }
+        } else {
+            unsafe nghttp2_submit_response(session.raw, stream, fields, count, nil)
+        }
+    }
+
+    /// Queues the head of a request.
+    ///
+    /// - Returns: the new stream's number, or nil when the peer takes no more.
+    package func submitRequest(
+        _ session: HTTP2Session, _ text: Block, _ head: borrowing RequestHead, scheme: StaticString,
+        tag: UInt64,
+        hasBody: Bool
+    ) -> Int32? {
+        beginFields()
+        unsafe fields[0] = field(":method", text, head.methodRange)
+        unsafe fields[1] = constantField(":scheme", scheme)
+        unsafe fields[2] = field(":authority", text, head.host)
+        unsafe fields[3] = field(":path", text, head.target)
+        var count = 4
+        for index in 0..<head.fieldCount {
+            let slice = head.field(index)
+            if slice.id == .host { continue }
+            if slice.id.isHopByHop {
+                // Behind TE is only ever "trailers", which HTTP/2 allows.
+                guard slice.id == .te else { continue }
+            }
+            append(text, slice, &count)
+        }
+        let user = unsafe UnsafeMutableRawPointer(bitPattern: UInt(tag))
+        let stream: Int32
+        if hasBody {
+            stream = unsafe withProvider { provider in
+                unsafe nghttp2_submit_request(session.raw, nil, fields, count, provider, user)
+            }
+        } else {
+            stream = unsafe nghttp2_submit_request(session.raw, nil, fields, count, nil, user)
+        }
+        return stream > 0 ? stream : nil
+    }
+
+    /// Queues trailer fields, which end the stream.
+    ///
+    /// - Parameter text: field lines, each with its CRLF.
+    package func submitTrailers(_ session: HTTP2Session, stream: Int32, _ text: Block) {
+        beginFields()
+        var count = 0
+        var offset = 0
+        while let slice = FieldLines.next(text.readable, &offset) { append(text, slice, &count) }
+        unsafe nghttp2_submit_trailer(session.raw, stream, fields, count)
+    }
+
+    // MARK: Fields
+
+    private func beginFields() { names.value.clear() }
+
+    private func append(_ text: Block, _ slice: FieldSlice, _ count: inout Int) {
+        guard count < Self.fieldsMax, names.value.freeCount >= slice.name.count else { return }
+        let start = names.value.count
+        let name = text.span(slice.name)
+        for index in 0..<name.count {
+            let byte = name[index]
+            names.value.append(byte: byte &- 65 < 26 ? byte | 0x20 : byte)
+        }
+        var flags = UInt8(NGHTTP2_NV_FLAG_NONE.rawValue)
+        // Values that never come again only push others out of the table.
+        if slice.id == .xRequestID || slice.id == .traceparent || slice.id == .authorization {
+            flags = UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue)
+        }
+        unsafe fields[count] = nghttp2_nv(
+            name: names.value.readableAddress.map { unsafe $0 + start },
+            value: text.readableAddress.map { unsafe $0 + slice.value.lowerBound },
+            namelen: slice.name.count, valuelen: slice.value.count, flags: flags)
+        count += 1
+    }
+
+    private func field(_ name: StaticString, _ text: Block, _ value: Range<Int>) -> nghttp2_nv {
+        unsafe nghttp2_nv(
+            name: UnsafeMutablePointer(mutating: name.utf8Start),
+            value: text.readableAddress.map { unsafe $0 + value.lowerBound },
+            namelen: name.utf8CodeUnitCount, valuelen: value.count,
+            flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+    }
+
+    private func field(_ name: StaticString, valueAt start: Int, _ count: Int) -> nghttp2_nv {
+        unsafe field(name, names.value, start..<start + count)
+    }
+
+    private func constantField(_ name: StaticString, _ value: StaticString) -> nghttp2_nv {
+        unsafe nghttp2_nv(
+            name: UnsafeMutablePointer(mutating: name.utf8Start),
+            value: UnsafeMutablePointer(mutating: value.utf8Start), namelen: name.utf8CodeUnitCount,
+            valuelen: value.utf8CodeUnitCount, flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+    }
+
+    private func isWebSocketAccept(_ text: Block, _ slice: FieldSlice) -> Bool {
+        guard slice.name.count == 20 else { return false }
+        let name = text.span(slice.name)
+        let wanted: StaticString = "sec-websocket-accept"
+        for index in 0..<20 where unsafe name[index] | 0x20 != wanted.utf8Start[index] | 0x20 { return false }
+        return true
+    }
+
+    private func withProvider<Result>(
+        _ body: (UnsafePointer<nghttp2_data_provider>) -> Result
+    ) -> Result {
+        var provider = unsafe nghttp2_data_provider(
+            source: nghttp2_data_source(ptr: nil), read_callback: readBody)
+        return unsafe withUnsafePointer(to: &provider) { unsafe body($0) }
+    }
+}

@@ -1,0 +1,345 @@
+import HTTPWire
+package import Reactor
+
+// A header block of HTTP/2, written down as HTTP/1.1 while its fields arrive. Behind this file nothing knows
+// HTTP/2 fields: the text goes through the same strict parser as every other request, so what that parser
+// promises of a head holds for both protocols. What could make a line, a name or a length of its own is
+// refused here already (RFC 9113 sections 8.2 and 8.3).
+
+package struct HeaderBlock {
+    package enum Problem: UInt8 {
+        case none
+        /// Not a message at all: the stream is reset (RFC 9113 section 8.1.1).
+        case malformed
+        /// Over the limits on bytes or fields: answered, then dropped.
+        case tooLarge
+    }
+
+    /// Values of pseudo-header fields in the order of `Pseudo`.
+    private enum Pseudo: Int { case method, scheme, authority, path, protocolName, status, host }
+
+    private var values: Block
+    private var ranges = InlineArray<7, Range<Int>>(repeating: 0..<0)
+    private var isPresent = InlineArray<7, Bool>(repeating: false)
+    private var fields: Block
+    private var cookies: Block
+    private var fieldCount = 0
+    private var decodedBytes = 0
+    private let bytesMax: Int
+    private let fieldsMax: Int
+    package private(set) var problem = Problem.none
+    package private(set) var hasContentLength = false
+
+    /// - Parameters:
+    ///   - bytesMax: of a whole list, counted as names and values; 1 to 131,072.
+    ///   - fieldsMax: regular fields, cookie crumbs counted once each.
+    package init(bytesMax: Int, fieldsMax: Int) {
+        self.bytesMax = bytesMax
+        self.fieldsMax = fieldsMax
+        values = .allocate(capacity: bytesMax)
+        // A line needs four bytes more than its field.
+        fields = .allocate(capacity: bytesMax + 4 * fieldsMax)
+        cookies = .allocate(capacity: bytesMax + 2 * fieldsMax)
+    }
+
+    /// Whether the block has unpacked to so much that nobody means it: four times the limit.
+    var isBomb: Bool { decodedBytes > 4 * bytesMax }
+
+    /// The most that `writeRequest` and `writeResponse` write.
+    package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
+
+    package mutating func begin() {
+        values.clear()
+        fields.clear()
+        cookies.clear()
+        ranges = .init(repeating: 0..<0)
+        isPresent = .init(repeating: false)
+        fieldCount = 0
+        decodedBytes = 0
+        problem = .none
+        hasContentLength = false
+    }
+
+    /// What the library found wrong with a field.
+    package mutating func reject() { problem = .malformed }
+
+    package mutating func add(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+        decodedBytes += name.count + value.count
+        guard problem == .none else { return }
+        guard decodedBytes <= bytesMax else {
+            problem = .tooLarge
+            return
+        }
+        guard Self.isValue(value), !name.isEmpty else {
+            problem = .malformed
+            return
+        }
+        if name[0] == 0x3A {
+            addPseudo(name, value)
+        } else {
+            addRegular(name, value)
+        }
+    }
+
+    private mutating func addPseudo(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+        let pseudo: Pseudo
+        switch name.count {
+        case 5 where Self.equals(name, ":path"): pseudo = .path
+        case 7 where Self.equals(name, ":method"): pseudo = .method
+        case 7 where Self.equals(name, ":scheme"): pseudo = .scheme
+        case 7 where Self.equals(name, ":status"): pseudo = .status
+        case 9 where Self.equals(name, ":protocol"): pseudo = .protocolName
+        case 10 where Self.equals(name, ":authority"): pseudo = .authority
+        default:
+            problem = .malformed
+            return
+        }
+        // Pseudo-header fields stand once each, and before all others.
+        guard fieldCount == 0, !isPresent[pseudo.rawValue] else {
+            problem = .malformed
+            return
+        }
+        keep(pseudo, value)
+    }
+
+    private mutating func keep(_ pseudo: Pseudo, _ value: Span<UInt8>) {
+        // These become parts of a request line or of Host: no space may stand in them.
+        for index in 0..<value.count where value[index] <= 0x20 {
+            problem = .malformed
+            return
+        }
+        let start = values.count
+        values.append(value)
+        ranges[pseudo.rawValue] = start..<values.count
+        isPresent[pseudo.rawValue] = true
+    }
+
+    private mutating func addRegular(_ name: Span<UInt8>, _ value: Span<UInt8>) {
+        guard FieldName.isLowercaseToken(name) else {
+            problem = .malformed
+            return
+        }
+        fieldCount += 1
+        guard fieldCount <= fieldsMax else {
+            problem = .tooLarge
+            return
+        }
+        switch FieldName.identify(name) {
+        case .host:
+            guard !isPresent[Pseudo.host.rawValue] else {
+                problem = .malformed
+                return
+            }
+            keep(.host, value)
+            return
+        case .connection, .proxyConnection, .keepAlive, .transferEncoding, .upgrade, .http2Settings:
+            // RFC 9113 section 8.2.2: these belong to HTTP/1.1 connections.
+            problem = .malformed
+            return
+        case .te where !Self.equals(value, "trailers"):
+            problem = .malformed
+            return
+        case .contentLength:
+            if hasContentLength { problem = .malformed }
+            hasContentLength = true
+        default:
+            if name.count == 6, Self.equals(name, "cookie") {
+                // Crumbs of one list (RFC 9113 section 8.2.3).
+                if !cookies.isEmpty { cookies.append("; ") }
+                cookies.append(value)
+                return
+            }
+        }
+        fields.append(name)
+        fields.append(": ")
+        fields.append(value)
+        fields.append("\r\n")
+    }
+
+    // MARK: As HTTP/1.1
+
+    /// How a request's body goes on behind its head.
+    package enum Body { case none, length, chunked, tunnel }
+
+    /// Writes the head of a request.
+    ///
+    /// - Parameters:
+    ///   - endsStream: whether no body follows.
+    ///   - nonce: 16 random bytes for `Sec-WebSocket-Key`, which HTTP/2 callers do not send (RFC 8441
+    ///     section 5.1).
+    /// - Returns: how the body follows, or nil when this is no request.
+    package func writeRequest(
+        into writer: inout ByteWriter, endsStream: Bool, nonce: (UInt64, UInt64)
+    ) -> Body? {
+        guard problem == .none, isPresent[Pseudo.method.rawValue], !isPresent[Pseudo.status.rawValue] else {
+            return nil
+        }
+        let method = values.span(range(.method))
+        let isConnect = Self.equals(method, "CONNECT")
+        let isTunnel = isPresent[Pseudo.protocolName.rawValue]
+        guard !isTunnel || isConnect && !endsStream && !hasContentLength else { return nil }
+        guard let hostRange = agreedHost() else { return nil }
+        let host = values.span(hostRange)
+        if isConnect, !isTunnel {
+            // A plain CONNECT has neither scheme nor path (RFC 9113 section 8.5).
+            guard !isPresent[Pseudo.path.rawValue], !isPresent[Pseudo.scheme.rawValue],
+                isPresent[Pseudo.authority.rawValue]
+            else { return nil }
+        } else {
+            guard isPresent[Pseudo.path.rawValue], !range(.path).isEmpty,
+                isPresent[Pseudo.scheme.rawValue], isWebScheme
+            else { return nil }
+        }
+        if isTunnel { writer.append("GET") } else { writer.append(method) }
+        writer.append(byte: 0x20)
+        writer.append(isConnect && !isTunnel ? host : values.span(range(.path)))
+        writer.append(" HTTP/1.1\r\nHost: ")
+        writer.append(host)
+        writer.append("\r\n")
+        writer.append(fields.readable)
+        writeCookies(into: &writer)
+        let body = writeBody(isTunnel: isTunnel, endsStream, nonce, into: &writer)
+        writer.append("\r\n")
+        return writer.overflowed ? nil : body
+    }
+
+    private func writeBody(
+        isTunnel: Bool, _ endsStream: Bool, _ nonce: (UInt64, UInt64), into writer: inout ByteWriter
+    ) -> Body {
+        if isTunnel {
+            writer.append("Connection: Upgrade\r\nUpgrade: ")
+            writer.append(values.span(range(.protocolName)))
+            writer.append("\r\n")
+            if Self.equals(values.span(range(.protocolName)), "websocket") {
+                writer.append("Sec-WebSocket-Key: ")
+                Base64.write(nonce, into: &writer)
+                writer.append("\r\n")
+            }
+            return .tunnel
+        }
+        if endsStream { return .none }
+        if hasContentLength { return .length }
+        writer.append("Transfer-Encoding: chunked\r\n")
+        return .chunked
+    }
+
+    /// Writes the head of a response, or nil when this is none.
+    ///
+    /// - Returns: its status, and whether a body follows in chunks.
+    package func writeResponse(
+        into writer: inout ByteWriter, endsStream: Bool, hasBody: Bool
+    ) -> (status: Int, isChunked: Bool)? {
+        guard problem == .none, isPresent[Pseudo.status.rawValue], !isPresent[Pseudo.method.rawValue] else {
+            return nil
+        }
+        let text = values.span(range(.status))
+        guard text.count == 3 else { return nil }
+        var status = 0
+        for index in 0..<3 {
+            guard text[index] &- 48 < 10 else { return nil }
+            status = status * 10 + Int(text[index] - 48)
+        }
+        writer.append("HTTP/1.1 ")
+        writer.append(text)
+        writer.append(" \r\n")
+        writer.append(fields.readable)
+        writeCookies(into: &writer)
+        var isChunked = false
+        if status >= 200, hasBody, !hasContentLength, status != 204, status != 304 {
+            if endsStream {
+                writer.append("Content-Length: 0\r\n")
+            } else {
+                writer.append("Transfer-Encoding: chunked\r\n")
+                isChunked = true
+            }
+        }
+        writer.append("\r\n")
+        return writer.overflowed ? nil : (status, isChunked)
+    }
+
+    /// Writes a trailer section with its final blank line; empty when this is none.
+    package func writeTrailers(into writer: inout ByteWriter) {
+        if problem == .none { writer.append(fields.readable) }
+        writer.append("\r\n")
+    }
+
+    private func writeCookies(into writer: inout ByteWriter) {
+        guard !cookies.isEmpty else { return }
+        writer.append("cookie: ")
+        writer.append(cookies.readable)
+        writer.append("\r\n")
+    }
+
+    /// `:authority`, or `host` where it is missing; nil when neither is there or they disagree (RFC 9113
+    /// section 8.3.1).
+    private func agreedHost() -> Range<Int>? {
+        let authority = values.span(range(.authority))
+        let host = values.span(range(.host))
+        if isPresent[Pseudo.authority.rawValue], isPresent[Pseudo.host.rawValue] {
+            guard authority.count == host.count else { return nil }
+            for index in 0..<host.count where Self.lower(host[index]) != Self.lower(authority[index]) {
+                return nil
+            }
+            return range(.authority)
+        }
+        let found = range(isPresent[Pseudo.authority.rawValue] ? .authority : .host)
+        return found.isEmpty ? nil : found
+    }
+
+    private var isWebScheme: Bool {
+        let scheme = values.span(range(.scheme))
+        return Self.equals(scheme, "https") || Self.equals(scheme, "http")
+    }
+
+    /// Where a pseudo-header field's value stands in `values`.
+    private func range(_ pseudo: Pseudo) -> Range<Int> { ranges[pseudo.rawValue] }
+
+    private static func lower(_ byte: UInt8) -> UInt8 { byte &- 65 < 26 ? byte | 0x20 : byte }
+
+    private static func equals(_ bytes: Span<UInt8>, _ text: StaticString) -> Bool {
+        bytes.equals(text)
+    }
+
+    /// No control characters but tabs, no blank at either end (RFC 9113 section 8.2.1).
+    private static func isValue(_ value: Span<UInt8>) -> Bool {
+        for index in 0..<value.count {
+            let byte = value[index]
+            guard byte >= 0x20 && byte != 0x7F || byte == 0x09 else { return false }
+        }
+        guard !value.isEmpty else { return true }
+        let first = value[0]
+        let last = value[value.count - 1]
+        return first != 0x20 && first != 0x09 && last != 0x20 && last != 0x09
+    }
+}
+
+/// 16 bytes as base64 (RFC 4648 section 4): 24 characters.
+enum Base64 {
+    static func write(_ words: (UInt64, UInt64), into writer: inout ByteWriter) {
+        func byte(_ index: Int) -> UInt64 {
+            (index < 8 ? words.0 >> UInt64(56 - 8 * index) : words.1 >> UInt64(120 - 8 * index)) & 0xFF
+        }
+        for start in stride(from: 0, to: 15, by: 3) {
+            let bits = byte(start) << 16 | byte(start + 1) << 8 | byte(start + 2)
+            put(bits >> 18)
+            put(bits >> 12)
+            put(bits >> 6)
+            put(bits)
+        }
+        let bits = byte(15) << 16
+        put(bits >> 18)
+        put(bits >> 12)
+        writer.append("==")
+
+        func put(_ value: UInt64) {
+            let digit = UInt8(truncatingIfNeeded: value & 63)
+            switch digit {
+            case 0..<26: writer.append(byte: digit + 65)
+            case 26..<52: writer.append(byte: digit + 71)
+            case 52..<62: writer.append(byte: digit - 4)
+            case 62: writer.append(byte: 0x2B)
+            default: writer.append(byte: 0x2F)
+            }
+        }
+    }
+}
