@@ -213,6 +213,16 @@ package final class StoreConnection {
         flush()
     }
 
+    /// Has Redis learn the script again, which it may have forgotten.
+    ///
+    /// - Returns: false when there is no room for it now.
+    package func loadScript() -> Bool {
+        let command = CommandWriter.bytes(["SCRIPT", "LOAD", script])
+        guard phase == .ready, output.freeCount > command.count else { return false }
+        output.append(command.span)
+        return true
+    }
+
     private func receive() {
         received.clear()
         switch Socket.receive(descriptor, into: &received, limit: received.capacity) {

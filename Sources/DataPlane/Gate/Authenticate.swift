@@ -57,7 +57,7 @@ extension Worker {
                 fingerprint, digest: digest, expiresAtMicroseconds: now + unknownTTL())
             return .refused(.keyUnknown)
         }
-        return isStoreReady ? lookUp(slot, fingerprint, digest) : recall(fingerprint, digest)
+        return isStoreReady(for: digest) ? lookUp(slot, fingerprint, digest) : recall(fingerprint, digest)
     }
 
     /// While the store is away: what another worker has learned of a key serves for `stale_for` as well.
@@ -111,7 +111,7 @@ extension Worker {
             cache.refresh(entry, nowMicroseconds: now, expiresAtMicroseconds: now + keyTTL())
             return standing(cache.value(of: entry))
         }
-        let isAway = !isStoreReady || slot.value.resolvedKey == Downstream.resolvedUnavailable
+        let isAway = !isStoreReady(for: digest) || slot.value.resolvedKey == Downstream.resolvedUnavailable
         if isAway {
             guard mayServe(cache.verifiedAtMicroseconds(of: entry)) else {
                 return .refused(.storeUnavailable)

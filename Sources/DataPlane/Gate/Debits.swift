@@ -14,11 +14,11 @@ extension Worker {
         _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>
     ) -> Bool {
         let cost = plan.routes[route].cost
-        guard isStoreReady else {
+        let known = key.value.accountSlot >= 0 ? accounts.occupant(at: Int(key.value.accountSlot)) : nil
+        guard isStoreReady(for: known) else {
             return limitDegraded(slot, headCount: headCount, route: route, key, cost)
         }
-        guard key.value.accountSlot >= 0, let account = accounts.occupant(at: Int(key.value.accountSlot))
-        else {
+        guard let account = known else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }
         let now = state.value.nowMicroseconds
@@ -43,35 +43,45 @@ extension Worker {
 
     private func enqueue(_ account: Slot<Account>) {
         guard !account.value.isQueued, account.value.debited.count == 0 else { return }
+        guard let lane = lane(of: account) ?? firstLane else { return }
         account.value.isQueued = true
         account.value.holders += 1
-        store.value.queue.append(Int32(account.index))
+        lane.state.value.queue.append(Int32(account.index))
     }
 
     // MARK: Asking
 
     /// Writes the debits of this turn.
-    func writeDebits(_ connection: StoreConnection) {
+    func writeDebits(_ lane: StoreLane) {
+        guard !lane.state.value.queue.isEmpty else { return }
+        if lane.state.value.needsScript { loadScript(lane) }
         var start = 0
-        while start < store.value.queue.count {
-            let end = min(store.value.queue.count, start + TakeScript.itemsMax)
+        while start < lane.state.value.queue.count {
+            var end = min(lane.state.value.queue.count, start + TakeScript.itemsMax)
             // 64 items with four windows each, names of 128 bytes.
-            guard connection.output.freeCount > 128 * 1_024, !store.value.pending.isFull else { break }
-            writeCall(connection, start..<end)
+            guard lane.connection.output.freeCount > 128 * 1_024, lane.state.value.pending.freeCount > 1,
+                lane.state.value.debits.freeCount >= TakeScript.itemsMax
+            else { break }
+            if isCluster { end = endOfSlot(lane, start..<end) }
+            writeCall(lane, start..<end)
             start = end
         }
-        if start == store.value.queue.count {
-            store.value.queue.removeAll(keepingCapacity: true)
+        if start == lane.state.value.queue.count {
+            lane.state.value.queue.removeAll(keepingCapacity: true)
         } else {
-            store.value.queue.removeFirst(start)
+            lane.state.value.queue.removeFirst(start)
         }
     }
 
-    private func writeCall(_ connection: StoreConnection, _ range: Range<Int>) {
+    private func writeCall(_ lane: StoreLane, _ range: Range<Int>) {
+        let connection = lane.connection
         var windows = 0
         for position in range {
-            let account = account(at: Int(store.value.queue[position]))
+            let account = account(at: Int(lane.state.value.queue[position]))
             account.value.isQueued = false
+            if account.value.firstSentMicroseconds == 0 {
+                account.value.firstSentMicroseconds = state.value.nowMicroseconds
+            }
             gatherDebit(account)
             windows += debitPlan(account).count
         }
@@ -81,15 +91,15 @@ extension Worker {
         CommandWriter.append(connection.scriptName.readable, into: &writer)
         CommandWriter.append(Int64(windows), into: &writer)
         for position in range {
-            let account = account(at: Int(store.value.queue[position]))
+            let account = account(at: Int(lane.state.value.queue[position]))
             let plan = debitPlan(account)
             for index in 0..<plan.count { writeName(account, plan.windows[index], into: &writer) }
         }
-        let bounds = redisClockBounds()
+        let bounds = redisClockBounds(lane)
         CommandWriter.append(bounds.low, into: &writer)
         CommandWriter.append(bounds.high, into: &writer)
         for position in range {
-            let account = account(at: Int(store.value.queue[position]))
+            let account = account(at: Int(lane.state.value.queue[position]))
             let plan = debitPlan(account)
             CommandWriter.append(Int64(plan.count), into: &writer)
             CommandWriter.append(Int64(account.value.debited.count), into: &writer)
@@ -98,15 +108,15 @@ extension Worker {
                 CommandWriter.append(plan.windows[index].limit, into: &writer)
                 CommandWriter.append(plan.windows[index].lengthMicroseconds, into: &writer)
             }
-            store.value.debits.append(Int32(account.index))
+            lane.state.value.debits.append(Int32(account.index))
         }
         connection.output.commit(writer)
-        store.value.pending.append(
+        lane.state.value.pending.append(
             PendingCommand(
                 kind: .take, number: Int32(range.count), sentMicroseconds: MonotonicClock.nowMicroseconds()))
     }
 
-    private func account(at index: Int) -> Slot<Account> {
+    func account(at index: Int) -> Slot<Account> {
         guard let account = accounts.occupant(at: index) else {
             preconditionFailure("a queued account is held")
         }
@@ -176,32 +186,34 @@ extension Worker {
     }
 
     /// Bounds on Redis's clock from our own: a step of its wall clock frees nothing early. Drift up to 0.1 %.
-    private func redisClockBounds() -> (low: Int64, high: Int64) {
-        guard store.value.redisMicroseconds > 0 else { return (0, 0) }
+    private func redisClockBounds(_ lane: StoreLane) -> (low: Int64, high: Int64) {
+        guard lane.state.value.redisMicroseconds > 0 else { return (0, 0) }
         let now = MonotonicClock.nowMicroseconds()
-        let since = now - store.value.answeredMicroseconds
-        let sinceAsked = now - store.value.askedMicroseconds
+        let since = now - lane.state.value.answeredMicroseconds
+        let sinceAsked = now - lane.state.value.askedMicroseconds
         let slack = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
         return (
-            store.value.redisMicroseconds + since - since / 1_000,
-            store.value.redisMicroseconds + sinceAsked + sinceAsked / 1_000 + slack
+            lane.state.value.redisMicroseconds + since - since / 1_000,
+            lane.state.value.redisMicroseconds + sinceAsked + sinceAsked / 1_000 + slack
         )
     }
 
     // MARK: Answers
 
-    func takeDebits(_ reply: Reply, _ command: PendingCommand, answeredMicroseconds: Int64) {
+    func takeDebits(
+        _ reply: Reply, _ command: PendingCommand, _ lane: StoreLane, answeredMicroseconds: Int64
+    ) {
         guard reply.kind == .array, reply.count >= 1 else {
-            debitsFailed(reply, command)
+            debitsFailed(reply, command, lane)
             return
         }
         let instant = reply.element(0).integer
-        store.value.redisMicroseconds = instant
-        store.value.askedMicroseconds = command.sentMicroseconds
-        store.value.answeredMicroseconds = answeredMicroseconds
+        lane.state.value.redisMicroseconds = instant
+        lane.state.value.askedMicroseconds = command.sentMicroseconds
+        lane.state.value.answeredMicroseconds = answeredMicroseconds
         var position = 1
         for _ in 0..<command.number {
-            guard let index = store.value.debits.removeFirst() else { return }
+            guard let index = lane.state.value.debits.removeFirst() else { return }
             let account = account(at: Int(index))
             let plan = debitPlan(account)
             guard reply.count >= position + 2 + 2 * plan.count else {
@@ -209,15 +221,16 @@ extension Worker {
                 decideWithoutStore(Int(index))
                 continue
             }
-            takeDebit(account, plan, reply, position, instant, answeredMicroseconds)
+            takeDebit(account, plan, reply, position, instant, command.sentMicroseconds, answeredMicroseconds)
             position += 2 + 2 * plan.count
         }
     }
 
     private func takeDebit(
         _ account: Slot<Account>, _ windows: LimitPlan, _ reply: Reply, _ position: Int, _ instant: Int64,
-        _ answered: Int64
+        _ asked: Int64, _ answered: Int64
     ) {
+        account.value.firstSentMicroseconds = 0
         let granted = Int(reply.element(position).integer)
         let retry = reply.element(position + 1).integer
         let cost = account.value.debitedCost
@@ -236,7 +249,7 @@ extension Worker {
                 account: account.value.hash.words, plan: windows, cost: Int64(granted) * cost,
                 atMicroseconds: answered)
         }
-        noteDenial(account, windows, decision, retry, cost, answered)
+        noteDenial(account, windows, decision, retry, cost, asked, answered)
         var number = 0
         while let reference = removeWaiter(from: &account.value.debited) {
             number += 1
@@ -256,14 +269,13 @@ extension Worker {
     /// Remembers how long an empty account stays empty.
     private func noteDenial(
         _ account: Slot<Account>, _ windows: LimitPlan, _ decision: Decision, _ retry: Int64, _ cost: Int64,
-        _ answered: Int64
+        _ asked: Int64, _ answered: Int64
     ) {
         guard retry > 0 else {
             account.value.deniedUntilMicroseconds = 0
             return
         }
         // Denied while Redis's clock is surely before the instant: from when it was asked, not answered.
-        let asked = store.value.askedMicroseconds
         account.value.deniedUntilMicroseconds = asked + (decision.retryMicroseconds - answered)
         account.value.deniedCost = cost
         account.value.deniedPlan = windows
@@ -290,7 +302,7 @@ extension Worker {
         }
     }
 
-    private func debitIsOver(_ account: Slot<Account>) {
+    func debitIsOver(_ account: Slot<Account>) {
         let debitedKey = account.value.debitedKey
         account.value.debitedKey = -1
         if account.value.waiting.count > 0 { enqueue(account) }
@@ -298,16 +310,15 @@ extension Worker {
         releaseAccount(account)
     }
 
-    /// NOSCRIPT after a restart or a flush: the connection is made anew, which loads the script. Anything
-    /// else that is not the script's answer is an outage.
-    private func debitsFailed(_ reply: Reply, _ command: PendingCommand) {
+    /// What is not the script's answer is an outage.
+    private func debitsFailed(_ reply: Reply, _ command: PendingCommand, _ lane: StoreLane) {
         let text = reply.kind == .error ? reply.text : "the script answered something else"
         shared.report(.warning, "store: \(text)", every: 10)
         for _ in 0..<command.number {
-            guard let index = store.value.debits.removeFirst() else { break }
+            guard let index = lane.state.value.debits.removeFirst() else { break }
             decideWithoutStore(Int(index))
         }
-        connection?.close(text)
+        lane.connection.close(text)
     }
 
     // MARK: Without Redis
@@ -316,6 +327,8 @@ extension Worker {
     func decideWithoutStore(_ index: Int) {
         let account = account(at: index)
         account.value.isQueued = false
+        account.value.firstSentMicroseconds = 0
+        account.value.askedLane = -1
         while let reference = removeWaiter(from: &account.value.debited) {
             decideDegraded(reference)
         }
@@ -388,9 +401,11 @@ extension Worker {
             key.value.accountSlot = index
             return
         }
-        guard let account = accounts.allocate(Account(hash: hash, name: .constant(name), holders: 1)) else {
-            return
-        }
+        let slot = isCluster ? ClusterSlot.of(Array(name.utf8).span) : 0
+        guard
+            let account = accounts.allocate(
+                Account(hash: hash, name: .constant(name), slot: slot, holders: 1))
+        else { return }
         store.value.accounts[hash] = Int32(account.index)
         key.value.accountSlot = Int32(account.index)
     }

@@ -10,7 +10,7 @@ enum LookupResult { case found, unknown, unavailable }
 extension Worker {
     /// Asks Redis for a key, once however many callers present it.
     func lookUp(_ slot: Slot<Downstream>, _ fingerprint: Fingerprint, _ digest: Digest256) -> Credential {
-        guard let connection, connection.isReady else { return .refused(.storeUnavailable) }
+        guard let lane = lane(of: digest), lane.takesCalls else { return .refused(.storeUnavailable) }
         var free = -1
         for index in 0..<lookups.count {
             if !lookups[index].isUsed {
@@ -21,19 +21,28 @@ extension Worker {
                 return fits ? .parked : .refused(.overloaded)
             }
         }
-        guard free >= 0, !store.value.pending.isFull, connection.output.freeCount > 1_024 else {
-            return .refused(.overloaded)
-        }
-        lookups[free] = KeyLookup(fingerprint: fingerprint, digest: digest, isUsed: true)
+        guard free >= 0, lane.hasRoomForLookup else { return .refused(.overloaded) }
+        lookups[free] = KeyLookup(
+            fingerprint: fingerprint, digest: digest, isUsed: true,
+            startedMicroseconds: state.value.nowMicroseconds)
         guard addWaiter(slot.reference, to: &lookups[free].waiters) else {
             lookups[free].isUsed = false
             return .refused(.overloaded)
         }
-        ask(connection, free)
+        ask(lane, free)
         return .parked
     }
 
-    private func ask(_ connection: StoreConnection, _ number: Int) {
+    /// Asks for a record, as soon as the lane is up.
+    ///
+    /// - Parameter asking: after `ASK`: the slot is on its way to this master.
+    func ask(_ lane: StoreLane, _ number: Int, asking: Bool = false) {
+        guard lane.isReady else {
+            lane.state.value.waitingLookups.append(Int32(number))
+            return
+        }
+        if asking { writeAsking(lane) }
+        let connection = lane.connection
         var writer = ByteWriter(connection.output)
         CommandWriter.begin(2, into: &writer)
         CommandWriter.append("HGETALL", into: &writer)
@@ -46,17 +55,19 @@ extension Worker {
         writer.append(hexadecimal.span)
         writer.append("\r\n")
         connection.output.commit(writer)
-        store.value.pending.append(
+        lane.state.value.pending.append(
             PendingCommand(
                 kind: .lookup, number: Int32(number), sentMicroseconds: MonotonicClock.nowMicroseconds()))
     }
 
     /// A record has come, or the news that there is none.
     func takeRecord(_ reply: Reply, _ number: Int) {
-        if lookups[number].isDirty, let connection, connection.isReady, !store.value.pending.isFull {
+        if lookups[number].isDirty, let lane = lane(of: lookups[number].digest), lane.isReady,
+            lane.hasRoomForLookup
+        {
             // The answer may be older than the change: asked again, and used for nothing.
             lookups[number].isDirty = false
-            ask(connection, number)
+            ask(lane, number)
             return
         }
         let digest = lookups[number].digest
@@ -77,7 +88,7 @@ extension Worker {
             } catch {
                 refuseRecord(number, error.text)
             }
-        case .error where reply.text.hasPrefix("LOADING") || reply.text.hasPrefix("MASTERDOWN"):
+        case .error where StoreRefusal(reply).isOutage:
             finishLookup(number, .unavailable)
         case .error:
             refuseRecord(number, reply.text)

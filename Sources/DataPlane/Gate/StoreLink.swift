@@ -6,131 +6,197 @@ import Reactor
 import Redis
 import TLS
 
-// The worker's connection to Redis: look-ups of keys and debits of windows, pipelined, one write a turn.
-// While it is away nothing waits for it: known keys serve, unknown keys get 503, and limits follow
-// `on_outage`.
+// The worker's connections to Redis: look-ups of keys and debits of windows, pipelined, one write a turn.
+// There is one lane, or one to each master of a cluster. While a lane is away nothing waits for it: known
+// keys serve, unknown keys get 503, and limits follow `on_outage`.
 
 extension Worker {
-    var hasStore: Bool { connection != nil }
-    var isStoreReady: Bool { connection?.isReady ?? false }
+    @inline(__always)
+    var firstLane: StoreLane? { ways.firstLane }
+    @inline(__always)
+    var isCluster: Bool { ways.isCluster }
+    var hasStore: Bool { firstLane != nil }
 
     func startStore() {
-        guard connection != nil else { return }
-        connectStore()
+        guard let firstLane else { return }
+        store.value.lanes = [firstLane]
+        if ways.isFollowing {
+            if let topology = shared.storeTopology { adopt(topology) }
+        } else {
+            connect(firstLane)
+        }
     }
 
-    func stopStore() { connection?.close("") }
+    func stopStore() {
+        for lane in store.value.lanes { lane.connection.close("") }
+    }
 
-    private func connectStore() {
-        guard let connection else { return }
-        store.value.attemptMicroseconds = state.value.nowMicroseconds
+    func connect(_ lane: StoreLane) {
+        lane.state.value.attemptMicroseconds = state.value.nowMicroseconds
         switch plan.configuration.store.endpoint {
-        case .unixSocket(let path): connection.connect(toUnixPath: path)
+        case .unixSocket(let path): lane.connection.connect(toUnixPath: path)
         default:
-            guard let address = shared.storeAddress else {
-                scheduleAttempt("the store's name has not been resolved")
+            guard let address = ways.isFollowing ? lane.state.value.address : shared.storeAddress else {
+                scheduleAttempt(lane, "the store's name has not been resolved")
                 return
             }
-            connection.connect(to: address)
+            lane.connection.connect(to: address)
         }
-        if connection.phase == .closed { scheduleAttempt(connection.failureReason) }
+        if lane.connection.phase == .closed { noteStorePhase(lane) }
     }
 
-    private func scheduleAttempt(_ reason: String) {
-        let delay = store.value.delay.take(random: state.value.random.next())
-        store.value.nextAttemptMicroseconds = state.value.nowMicroseconds + delay
+    private func scheduleAttempt(_ lane: StoreLane, _ reason: String) {
+        let delay = lane.state.value.delay.take(random: state.value.random.next())
+        lane.state.value.nextAttemptMicroseconds = state.value.nowMicroseconds + delay
         shared.report(.warning, "store: \(reason)", every: 10)
     }
 
     /// Milliseconds until the store wants a turn, however quiet it is.
     var storeWaitMilliseconds: Int32 {
-        guard hasStore else { return 200 }
-        if !isStoreReady { return 10 }
-        return store.value.pending.count > 0 ? 20 : 200
+        guard let firstLane else { return 200 }
+        guard isCluster else { return waitMilliseconds(firstLane) }
+        var milliseconds: Int32 = store.value.later.isEmpty ? 200 : 5
+        for lane in store.value.lanes where lane.state.value.address != nil {
+            milliseconds = min(milliseconds, waitMilliseconds(lane))
+        }
+        return milliseconds
     }
 
-    func handleStore(_ event: Event) {
-        guard let connection else { return }
-        connection.handle(event)
-        while let reply = connection.nextReply() {
-            takeReply(reply)
+    private func waitMilliseconds(_ lane: StoreLane) -> Int32 {
+        if !lane.isReady { return 10 }
+        return lane.state.value.pending.count > 0 ? 20 : 200
+    }
+
+    func handleStore(_ event: Event, _ number: Int) {
+        guard let firstLane else { return }
+        let lane = number == 0 ? firstLane : store.value.lanes[number]
+        lane.connection.handle(event)
+        while let reply = lane.connection.nextReply() {
+            takeReply(reply, lane)
             endStep()
         }
-        noteStorePhase()
+        noteStorePhase(lane)
     }
 
     /// Reconnects, and gives up on answers that are late.
     func storeTick() {
-        guard let connection else { return }
+        guard let firstLane else { return }
+        guard isCluster else {
+            tick(firstLane)
+            return
+        }
+        sendLater()
+        for lane in store.value.lanes { tick(lane) }
+    }
+
+    private func tick(_ lane: StoreLane) {
         let now = state.value.nowMicroseconds
         let timeout = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
-        switch connection.phase {
+        switch lane.connection.phase {
         case .closed:
-            if now >= store.value.nextAttemptMicroseconds { connectStore() }
+            guard now >= lane.state.value.nextAttemptMicroseconds else { return }
+            // Until it is known where the master is, nothing is tried.
+            if !ways.isFollowing || lane.state.value.address != nil { connect(lane) }
+            return
         case .connecting, .handshaking, .preparing:
-            if now - store.value.attemptMicroseconds > max(timeout, 250_000) {
-                connection.close("no answer while connecting")
-            }
+            guard now - lane.state.value.attemptMicroseconds > max(timeout, 250_000) else { return }
+            lane.connection.close("no answer while connecting")
         case .ready:
-            if let oldest = store.value.pending.oldest, now - oldest.sentMicroseconds > timeout {
-                connection.close("no answer within \(plan.configuration.store.timeoutMilliseconds) ms")
+            guard let oldest = lane.state.value.pending.oldest, now - oldest.sentMicroseconds > timeout else {
+                return
             }
+            lane.connection.close("no answer within \(plan.configuration.store.timeoutMilliseconds) ms")
         }
-        noteStorePhase()
+        noteStorePhase(lane)
     }
 
-    /// Reacts when the connection has become ready or was lost.
-    private func noteStorePhase() {
-        guard let connection else { return }
-        let isReady = connection.isReady
-        metrics.set(.storeUp, to: isReady ? 1 : 0)
-        if isReady, !store.value.wasReady {
-            store.value.wasReady = true
-            store.value.delay.reset()
-            shared.report(.info, "store: connected", every: 5)
-        } else if !isReady, store.value.wasReady || connection.phase == .closed {
-            let wasReady = store.value.wasReady
-            store.value.wasReady = false
-            if wasReady { storeIsLost() }
-            if connection.phase == .closed, store.value.nextAttemptMicroseconds <= state.value.nowMicroseconds
+    /// Reacts when a connection has become ready or was lost.
+    func noteStorePhase(_ lane: StoreLane) {
+        if lane.isReady {
+            if !lane.state.value.wasReady { laneIsReady(lane) }
+        } else if lane.state.value.wasReady || lane.connection.phase == .closed {
+            let concernsCalls = lane.state.value.wasReady || lane.state.value.isFresh
+            lane.state.value.wasReady = false
+            lane.state.value.isFresh = false
+            if concernsCalls {
+                storeIsLost(lane)
+                noteStoreIsUp()
+                if ways.isFollowing { shared.requestTopology() }
+            }
+            if lane.connection.phase == .closed,
+                lane.state.value.nextAttemptMicroseconds <= state.value.nowMicroseconds
             {
-                scheduleAttempt(connection.failureReason)
+                scheduleAttempt(lane, lane.connection.failureReason)
             }
         }
     }
 
-    /// Whoever waits is answered without the store.
-    private func storeIsLost() {
-        while let command = store.value.pending.removeFirst() {
+    private func laneIsReady(_ lane: StoreLane) {
+        lane.state.value.wasReady = true
+        lane.state.value.isFresh = false
+        lane.state.value.needsScript = false
+        lane.state.value.delay.reset()
+        noteStoreIsUp()
+        shared.report(.info, "store: connected", every: 5)
+        for number in lane.state.value.waitingLookups { ask(lane, Int(number)) }
+        lane.state.value.waitingLookups.removeAll()
+    }
+
+    /// The store is up when every master that is known is reached.
+    func noteStoreIsUp() {
+        let isKnown = !isCluster || !store.value.owners.isEmpty
+        let isUp = isKnown && store.value.lanes.allSatisfy { $0.isReady || isResting($0) }
+        metrics.set(.storeUp, to: isUp ? 1 : 0)
+    }
+
+    /// Whether a cluster has no master for it at the moment.
+    private func isResting(_ lane: StoreLane) -> Bool { isCluster && lane.state.value.address == nil }
+
+    /// Whoever waits for a lane is answered without the store.
+    private func storeIsLost(_ lane: StoreLane) {
+        while let command = lane.state.value.pending.removeFirst() {
             switch command.kind {
             case .lookup: finishLookup(Int(command.number), .unavailable)
             case .take:
                 for _ in 0..<command.number {
-                    guard let index = store.value.debits.removeFirst() else { break }
+                    guard let index = lane.state.value.debits.removeFirst() else { break }
                     decideWithoutStore(Int(index))
                 }
+            case .script, .asking: break
             }
         }
-        let queue = store.value.queue
-        store.value.queue.removeAll(keepingCapacity: true)
+        for number in lane.state.value.waitingLookups { finishLookup(Int(number), .unavailable) }
+        lane.state.value.waitingLookups.removeAll()
+        let queue = lane.state.value.queue
+        lane.state.value.queue.removeAll(keepingCapacity: true)
         for index in queue { decideWithoutStore(Int(index)) }
     }
 
     /// Sends the commands of this turn.
     func flushStore() {
-        guard let connection, connection.isReady else {
-            // Calls that were queued in the turn in which the connection broke.
-            if !store.value.queue.isEmpty { storeIsLost() }
+        guard let firstLane else { return }
+        guard isCluster else {
+            flush(firstLane)
             return
         }
-        writeDebits(connection)
-        connection.flush()
-        noteStorePhase()
+        for lane in store.value.lanes { sortOutQueue(lane) }
+        for lane in store.value.lanes { flush(lane) }
     }
 
-    private func takeReply(_ reply: Reply) {
-        guard let command = store.value.pending.removeFirst() else {
-            connection?.close("an answer that nobody asked for")
+    private func flush(_ lane: StoreLane) {
+        guard lane.isReady else {
+            // Calls that were queued in the turn in which the connection broke.
+            if !lane.state.value.queue.isEmpty, !lane.state.value.isFresh { storeIsLost(lane) }
+            return
+        }
+        writeDebits(lane)
+        lane.connection.flush()
+        noteStorePhase(lane)
+    }
+
+    private func takeReply(_ reply: Reply, _ lane: StoreLane) {
+        guard let command = lane.state.value.pending.removeFirst() else {
+            lane.connection.close("an answer that nobody asked for")
             return
         }
         // The turn's clock may be older than the question when both belong to one turn.
@@ -138,9 +204,13 @@ extension Worker {
         let row = command.kind == .lookup ? 0 : 1
         metrics.storeDurations.observe(
             histogramAt: row * LatencyBuckets.cells, microseconds: now - command.sentMicroseconds)
+        if reply.kind == .error, sendAgain(command, StoreRefusal(reply), lane) { return }
         switch command.kind {
         case .lookup: takeRecord(reply, Int(command.number))
-        case .take: takeDebits(reply, command, answeredMicroseconds: now)
+        case .take: takeDebits(reply, command, lane, answeredMicroseconds: now)
+        case .script:
+            if reply.kind == .error { lane.connection.close("Redis refuses SCRIPT: \(reply.text)") }
+        case .asking: break
         }
     }
 
@@ -177,5 +247,15 @@ extension Worker {
         waiters[index].next = store.value.freeWaiter
         store.value.freeWaiter = Int32(index)
         return reference
+    }
+
+    /// Puts a whole queue before another, in its order.
+    func putBack(_ list: inout WaiterList, before rest: inout WaiterList) {
+        guard list.head >= 0 else { return }
+        waiters[Int(list.tail)].next = rest.head
+        if rest.head < 0 { rest.tail = list.tail }
+        rest.head = list.head
+        rest.count += list.count
+        list = WaiterList()
     }
 }

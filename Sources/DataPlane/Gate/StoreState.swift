@@ -1,7 +1,9 @@
+import Configuration
 import Keys
 import Limits
 import Reactor
 import Redis
+import TLS
 
 /// A caller or a call that waits for the store, in a list of its own: whoever waits may be gone by the time
 /// the answer comes, and then only its reference leads nowhere.
@@ -25,6 +27,8 @@ struct KeyLookup {
     var isUsed = false
     /// The record changed while the answer was under way: the answer may be older than the change.
     var isDirty = false
+    /// Of the first question; redirections and retries end a `timeout` later.
+    var startedMicroseconds: Int64 = 0
 }
 
 /// What a worker keeps of an account whose windows are in Redis.
@@ -32,6 +36,12 @@ struct Account {
     var hash: Fingerprint
     /// The name, as it stands in Redis's keys.
     var name: Block
+    /// Place of its windows in a cluster; 0 without one.
+    var slot: UInt16 = 0
+    /// The lane that the next debit goes to after `ASK`, once; -1 is the slot's owner.
+    var askedLane: Int32 = -1
+    /// When the debit under way was first sent, however often it had to be sent again; 0 before.
+    var firstSentMicroseconds: Int64 = 0
     /// Keys of the account in this worker, and one while a debit is under way.
     var holders: Int32 = 0
     /// Calls that wait for the next debit.
@@ -50,7 +60,7 @@ struct Account {
 
 /// A command whose reply has not come.
 struct PendingCommand {
-    enum Kind: UInt8 { case lookup, take }
+    enum Kind: UInt8 { case lookup, take, script, asking }
 
     var kind = Kind.lookup
     /// The look-up's number, or how many items the debit has.
@@ -69,6 +79,7 @@ struct Ring<Element> {
     }
 
     var isFull: Bool { count == row.count }
+    var freeCount: Int { row.count - count }
 
     mutating func append(_ element: Element) {
         precondition(!isFull, "the caller looks before it appends")
@@ -87,24 +98,114 @@ struct Ring<Element> {
     }
 }
 
-/// Everything about the store that changes; touched by the worker's thread only.
-struct StoreState {
-    var pending = Ring(repeating: PendingCommand(), capacity: 8_192)
+/// What changes about one connection.
+struct StoreLaneState {
+    var pending: Ring<PendingCommand>
     /// Accounts of the debits under way, in order.
-    var debits = Ring(repeating: Int32(-1), capacity: 65_536)
+    var debits: Ring<Int32>
     /// Accounts with calls that wait for a debit, in order of arrival.
     var queue: [Int32] = []
-    var freeWaiter: Int32 = -1
-    var untouchedWaiters: Int32 = 0
+    /// Look-ups that wait until the connection is up.
+    var waitingLookups: [Int32] = []
     var delay = ReconnectDelay()
     var nextAttemptMicroseconds: Int64 = 0
     var attemptMicroseconds: Int64 = 0
     var wasReady = false
+    /// Never tried before: what is for it waits for the first attempt instead of counting as an outage.
+    var isFresh = false
+    /// Redis has forgotten the script: it is loaded again before the next debit.
+    var needsScript = false
+    /// Where the master is when a sentinel or a cluster names it; nil is unknown, or a lane at rest.
+    var address: SocketAddress?
     /// The last instant that Redis named, and when it was asked and answered on our clock; 0 before the
     /// first.
     var redisMicroseconds: Int64 = 0
     var askedMicroseconds: Int64 = 0
     var answeredMicroseconds: Int64 = 0
+}
+
+/// One connection to Redis and what is asked on it: the only one, or that to one master of a cluster.
+final class StoreLane {
+    let number: Int32
+    let connection: StoreConnection
+    let state: Mutable<StoreLaneState>
+
+    init(number: Int32, connection: StoreConnection, commands: Int, debits: Int) {
+        self.number = number
+        self.connection = connection
+        state = Mutable(
+            StoreLaneState(
+                pending: Ring(repeating: PendingCommand(), capacity: commands),
+                debits: Ring(repeating: Int32(-1), capacity: debits)))
+    }
+
+    var isReady: Bool { connection.isReady }
+
+    /// Whether one more look-up fits, with what may have to go before it.
+    var hasRoomForLookup: Bool { state.value.pending.freeCount > 1 && connection.output.freeCount > 1_024 }
+
+    /// Whether calls may wait for it.
+    var takesCalls: Bool { connection.isReady || state.value.isFresh }
+}
+
+/// What follows from the kind of store, once for a worker.
+struct StoreWays {
+    /// Whether every slot has a master of its own.
+    let isCluster: Bool
+    /// Whether somebody else names the masters: a sentinel or the cluster.
+    let isFollowing: Bool
+    /// For Redis over TLS.
+    let context: TLSClientContext?
+    /// The connection to Redis, in a cluster that to one of its masters; nil with the memory store.
+    let firstLane: StoreLane?
+
+    /// - Throws: `TLSError`, when there is no trust to speak of.
+    init(_ store: StoreConfiguration, _ poller: Poller, _ wire: TLSWire) throws(TLSError) {
+        if case .cluster = store.endpoint { isCluster = true } else { isCluster = false }
+        if case .sentinel = store.endpoint { isFollowing = true } else { isFollowing = isCluster }
+        if case .redis(_, _, true) = store.endpoint {
+            context = try TLSClientContext(caPath: store.caPath, wire: wire)
+        } else {
+            context = nil
+        }
+        guard store.endpoint != .memory else {
+            firstLane = nil
+            return
+        }
+        firstLane = StoreLane(
+            number: 0, connection: Self.connection(store, poller, wire, context, lane: 0),
+            commands: HardLimits.storeCommands, debits: HardLimits.storeDebits)
+    }
+
+    /// A connection that is not made yet.
+    ///
+    /// - Parameter lane: whose events are its.
+    static func connection(
+        _ store: StoreConfiguration, _ poller: Poller, _ wire: TLSWire, _ context: TLSClientContext?,
+        lane: Int
+    ) -> StoreConnection {
+        var serverName = ""
+        if case .redis(let host, _, true) = store.endpoint { serverName = host }
+        return StoreConnection(
+            credentials: StoreCredentials(user: store.user, password: store.password?.reveal()),
+            database: store.database, script: TakeScript.source, poller: poller,
+            token: Token(.store, SlotReference(index: lane, generation: 0)).rawValue, wire: wire,
+            context: context, serverName: serverName)
+    }
+}
+
+/// Everything about the store that changes; touched by the worker's thread only.
+struct StoreState {
+    var freeWaiter: Int32 = -1
+    var untouchedWaiters: Int32 = 0
     /// Accounts by the hash of their names.
     var accounts: [Fingerprint: Int32] = [:]
+    /// Every lane; the first is the worker's `lane`. None ever goes away: a lane at rest is used again.
+    var lanes: [StoreLane] = []
+    /// The lane of each slot of a cluster, `ClusterSlot.nobody` when it has no master; empty without a
+    /// cluster.
+    var owners: [UInt8] = []
+    /// Debits that a cluster could not take at the moment, and when they are tried again.
+    var later: [Int32] = []
+    var laterMicroseconds: Int64 = 0
 }

@@ -26,6 +26,12 @@ enum HardLimits {
     static let parkedCalls = 16_384
     /// Accounts that one worker follows at once.
     static let accounts = 262_144
+    /// Commands under way on the only connection to Redis, and debits that they hold.
+    static let storeCommands = 8_192
+    static let storeDebits = 65_536
+    /// The same on a connection to one of many masters, where a command holds the debits of one slot.
+    static let laneCommands = 4_096
+    static let laneDebits = 8_192
     /// How long a closed connection is drained so that the caller can read the answer, in microseconds.
     static let lingerMicroseconds: Int64 = 2_000_000
     /// Bytes of access log that one worker hands over at once.

@@ -2,6 +2,7 @@ package import Configuration
 package import Keys
 package import Limits
 package import Reactor
+package import Redis
 import Synchronization
 package import TLS
 
@@ -43,6 +44,9 @@ package final class SharedState: Sendable {
     private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
+    private let topologyCell = Mutex<StoreTopology?>(nil)
+    /// Signalled by `requestTopology`.
+    package let topologyRequests: Wakeup
     private let seen = Mutex<[String: Int64]>([:])
     private let lastReported = Mutex<[String: Int64]>([:])
 
@@ -58,6 +62,7 @@ package final class SharedState: Sendable {
         accessLog = try AccessLogQueue(isEnabled: configuration.accessLog.target != .off)
         reports = try Mailbox()
         exposures = try Mailbox()
+        topologyRequests = try Wakeup()
     }
 
     func hash(account: String) -> Fingerprint { accountKey.hash(Array(account.utf8).span) }
@@ -113,6 +118,15 @@ package final class SharedState: Sendable {
         get { storeAddressCell.withLock { $0 } }
         set { storeAddressCell.withLock { $0 = newValue } }
     }
+
+    /// The masters that a sentinel or a cluster has named last; nil before the first, and without either.
+    package var storeTopology: StoreTopology? {
+        get { topologyCell.withLock { $0 } }
+        set { topologyCell.withLock { $0 = newValue } }
+    }
+
+    /// Has the masters asked for at once: a connection was lost, or a command was sent elsewhere.
+    func requestTopology() { topologyRequests.signal() }
 
     /// Existing keys that have arrived in clear.
     package var exposedCount: UInt64 { exposed.load(ordering: .relaxed) }

@@ -4,7 +4,7 @@ import HTTPWire
 package import Keys
 import Limits
 package import Reactor
-import Redis
+package import Redis
 import TLS
 
 // One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
@@ -69,6 +69,8 @@ package enum WorkerMessage: Sendable {
     /// The record of this digest has changed.
     case invalidate(Digest256)
     case invalidateAll
+    /// Where the masters of the store are now.
+    case storeTopology(StoreTopology)
 }
 
 package final class Worker {
@@ -120,12 +122,11 @@ package final class Worker {
     let target: Mutable<Block>
     let state: Mutable<WorkerState>
     let accessLog: AccessLogBuffer
-    /// nil with the memory store.
-    let connection: StoreConnection?
+    let ways: StoreWays
     let store = Mutable(StoreState())
-    let accounts: SlotTable<Account>
+    let accounts = SlotTable<Account>(capacity: HardLimits.accounts)
     let lookups = FixedArray(repeating: KeyLookup(), count: HardLimits.lookupsInFlight)
-    let waiters: FixedArray<Waiter>
+    let waiters = FixedArray(repeating: Waiter(), count: HardLimits.parkedCalls)
     let storePrefix: Block
     /// Room for one address as text.
     let addressScratch = Block.allocate(capacity: 64)
@@ -194,28 +195,10 @@ package final class Worker {
         target = Mutable(Block.allocate(capacity: configuration.limits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
-        accounts = SlotTable(capacity: HardLimits.accounts)
-        waiters = FixedArray(repeating: Waiter(), count: HardLimits.parkedCalls)
         storePrefix = .constant(configuration.store.prefix)
-        connection = try Self.storeConnection(configuration.store, poller, wire)
+        ways = try StoreWays(configuration.store, poller, wire)
         try register()
         http2.attach(self)
-    }
-
-    private static func storeConnection(
-        _ store: StoreConfiguration, _ poller: Poller, _ wire: TLSWire
-    ) throws -> StoreConnection? {
-        if store.endpoint == .memory { return nil }
-        var context: TLSClientContext?
-        var serverName = ""
-        if case .redis(let host, _, true) = store.endpoint {
-            context = try TLSClientContext(caPath: store.caPath, wire: wire)
-            serverName = host
-        }
-        return StoreConnection(
-            credentials: StoreCredentials(user: store.user, password: store.password?.reveal()),
-            database: store.database, script: TakeScript.source, poller: poller,
-            token: Token(.store).rawValue, wire: wire, context: context, serverName: serverName)
     }
 
     private func register() throws {
@@ -281,7 +264,7 @@ package final class Worker {
         case .mailbox:
             finishStep()
             for message in mailbox.takeAll() { receive(message) }
-        case .store: handleStore(event)
+        case .store: handleStore(event, Int(token.reference.index))
         }
         endStep()
     }
@@ -362,6 +345,7 @@ package final class Worker {
         case .resolved(let endpoint, let address): endpoints[endpoint].address = address
         case .invalidate(let digest): forget(digest)
         case .invalidateAll: cache.invalidateAll()
+        case .storeTopology(let topology): adopt(topology)
         }
     }
 }
