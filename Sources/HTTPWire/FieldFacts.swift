@@ -5,7 +5,8 @@ struct FieldFacts {
     private var transferEncodings = 0
     private var connection = ConnectionOptions()
     private var hasConnection = false
-    private var hasUpgrade = false
+    private var upgradeCount = 0
+    private var mayBeTunnelled = true
     private var expectsContinue = false
 
     /// Takes note of a field with a meaning for the gateway.
@@ -30,7 +31,9 @@ struct FieldFacts {
             hasConnection = true
             connection.read(slice.value, of: bytes)
         case .upgrade:
-            hasUpgrade = true
+            upgradeCount += 1
+            head.upgrade = slice.value
+            mayBeTunnelled = mayBeTunnelled && UpgradeProtocols.mayBeTunnelled(bytes, slice.value)
         case .authorization:
             head.authorizationCount += 1
             head.authorization = slice.value
@@ -73,7 +76,11 @@ struct FieldFacts {
         }
         if hasConnection {
             head.hasNominations = connection.nominates
-            head.wantsUpgrade = connection.upgrade && hasUpgrade && head.minorVersion == 1
+            // Others are not wrong, only not offered here: the request goes on without (RFC 9110 section
+            // 7.8).
+            head.wantsUpgrade =
+                connection.upgrade && upgradeCount == 1 && mayBeTunnelled && head.minorVersion == 1
+                && head.body == .none && head.method == .get
         }
         head.keepAlive =
             head.minorVersion == 1 ? !connection.close : connection.keepAlive && !connection.close

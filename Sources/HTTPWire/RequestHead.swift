@@ -138,8 +138,11 @@ package struct RequestHead: ~Copyable {
     /// Whether the connection may carry another request after this one.
     package internal(set) var keepAlive = true
     package internal(set) var expectsContinue = false
-    /// Whether `Connection: upgrade` and an `Upgrade` field stand together.
+    /// Whether `Connection: upgrade` and an `Upgrade` field stand together, without a body, for a protocol
+    /// that may be tunnelled.
     package internal(set) var wantsUpgrade = false
+    /// The value of `Upgrade`.
+    package internal(set) var upgrade = 0..<0
     /// Whether `TE: trailers` was sent: the caller understands trailer fields.
     package internal(set) var acceptsTrailers = false
     /// Field lines named `Authorization`; exactly one is a credential.
@@ -159,6 +162,7 @@ package struct RequestHead: ~Copyable {
         keepAlive = true
         expectsContinue = false
         wantsUpgrade = false
+        upgrade = 0..<0
         acceptsTrailers = false
         authorizationCount = 0
         authorization = 0..<0

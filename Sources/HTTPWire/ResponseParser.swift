@@ -1,3 +1,5 @@
+import Reactor
+
 /// How a response's body is delimited (RFC 9112 section 6.3).
 package enum ResponseFraming: Sendable, Equatable {
     case none
@@ -18,6 +20,12 @@ package struct ResponseHead: ~Copyable {
     package internal(set) var keepAlive = true
     package internal(set) var hasNominations = false
     package internal(set) var hasDate = false
+    /// Whether `Connection: upgrade` was sent; meaningful with 101.
+    package internal(set) var hasUpgradeOption = false
+    /// The value of `Upgrade`; empty when absent.
+    package internal(set) var upgrade = 0..<0
+    /// Whether the body is a stream of events.
+    package internal(set) var isEventStream = false
     /// The value of `Content-Length`, -1 when absent; also where there is no body (HEAD, 304).
     package internal(set) var contentLength: Int64 = -1
 
@@ -45,6 +53,8 @@ package enum ResponseParser {
         head.fieldCount = 0
         head.hasNominations = false
         head.hasDate = false
+        head.upgrade = 0..<0
+        head.isEventStream = false
         head.contentLength = -1
         let end = min(bytes.count, limits.headBytes)
         var index = 0
@@ -165,6 +175,14 @@ package enum ResponseParser {
             connection.read(slice.value, of: bytes)
         case .date:
             head.hasDate = true
+        case .upgrade:
+            head.upgrade = slice.value
+        case .contentType:
+            // "text/event-stream", alone or with parameters.
+            head.isEventStream =
+                slice.value.count >= 17
+                && bytes.extracting(slice.value.lowerBound..<slice.value.lowerBound + 17)
+                    .equalsIgnoringCase("text/event-stream")
         default: break
         }
         return nil
@@ -176,6 +194,7 @@ package enum ResponseParser {
     ) -> Refusal? {
         if connection.isMalformed { return Refusal(502, "malformed Connection") }
         head.hasNominations = connection.nominates
+        head.hasUpgradeOption = connection.upgrade
         if transferEncodings > 0 {
             guard head.minorVersion == 1 else {
                 return Refusal(502, "Transfer-Encoding in an HTTP/1.0 response")

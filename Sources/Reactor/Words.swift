@@ -15,6 +15,18 @@ extension Span<UInt8> {
         count >= text.utf8CodeUnitCount && extracting(0..<text.utf8CodeUnitCount).equals(text)
     }
 
+    /// Whether the bytes are this text, in any case of its letters.
+    ///
+    /// - Parameter text: in lower case; letters, digits and `-` only.
+    @inlinable
+    public func equalsIgnoringCase(_ text: StaticString) -> Bool {
+        guard count == text.utf8CodeUnitCount else { return false }
+        for index in 0..<count where unsafe self[index] | 0x20 != text.utf8Start[index] | 0x20 {
+            return false
+        }
+        return true
+    }
+
     /// Whether the bytes are exactly this text.
     @inlinable
     public func equals(_ text: StaticString) -> Bool {

@@ -258,12 +258,14 @@ package struct RouteConfiguration: Sendable {
     package var bodyBytes: Int64?
     /// Overrides the upstream's, in milliseconds.
     package var responseTimeoutMilliseconds: Int?
+    /// Longest silence of an answer that has begun, and of a tunnel.
+    package var idleTimeoutMilliseconds: Int?
 
     /// Not checked: the loader has done that.
     package init(
         name: String, path: String, methods: [String], isPublic: Bool, scopes: [Scope], upstream: Int,
         cost: Int64, forwardAuthorization: Bool, host: String?, stripPrefix: String?, addPrefix: String?,
-        bodyBytes: Int64?, responseTimeoutMilliseconds: Int?
+        bodyBytes: Int64?, responseTimeoutMilliseconds: Int?, idleTimeoutMilliseconds: Int? = nil
     ) {
         self.name = name
         self.path = path
@@ -278,6 +280,7 @@ package struct RouteConfiguration: Sendable {
         self.addPrefix = addPrefix
         self.bodyBytes = bodyBytes
         self.responseTimeoutMilliseconds = responseTimeoutMilliseconds
+        self.idleTimeoutMilliseconds = idleTimeoutMilliseconds
     }
 }
 

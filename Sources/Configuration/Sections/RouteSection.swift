@@ -64,12 +64,13 @@ enum RouteSection {
         let add = section["add_prefix"].flatMap(Paths.prefix)
         let body = section["body"]?.size(in: 0...Int.max)
         let timeout = section["response_timeout"]?.duration(in: 1...86_400_000)
+        let idle = section["idle_timeout"]?.duration(in: 1...86_400_000)
         guard let path, let upstream else { return nil }
         return RouteConfiguration(
             name: label ?? path, path: path, methods: methods, isPublic: isPublic, scopes: scopes,
             upstream: upstream, cost: Int64(cost), forwardAuthorization: forwardsAuthorization, host: host,
             stripPrefix: strip, addPrefix: add, bodyBytes: body.map(Int64.init),
-            responseTimeoutMilliseconds: timeout)
+            responseTimeoutMilliseconds: timeout, idleTimeoutMilliseconds: idle)
     }
 
     /// `/a/b`, `/a/*/c`, `/a/{id}`, `/a/**`.

@@ -26,6 +26,8 @@ struct Downstream: ~Copyable {
         case body
         /// An exchange is under way, and its request has arrived in full.
         case complete
+        /// The exchange has become a tunnel: bytes pass as they come.
+        case tunnel
         /// The request was refused; its body is read and dropped.
         case discarding
     }

@@ -195,6 +195,9 @@ extension Worker {
         case .complete where !slot.value.exchange.isNone, .awaitingKey:
             slot.value.closesAfterAnswer = true
             updateInterest(slot)
+        case .tunnel:
+            updateInterest(slot)
+            resumeLater(slot)
         default:
             if slot.value.exchange.isNone, !slot.value.output.isEmpty {
                 slot.value.isFinishing = true

@@ -24,6 +24,8 @@ extension Worker {
                 guard takeHead(slot) else { break reading }
             case .body:
                 guard takeBody(slot) else { break reading }
+            case .tunnel:
+                guard takeTunnel(slot) else { break reading }
             case .discarding:
                 guard discardBody(slot) else { break reading }
             case .awaitingKey, .complete:
@@ -81,7 +83,11 @@ extension Worker {
             failExchange(exchange, .requestTimeout)
             return !slot.value.isDead
         }
-        if taken > 0 { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
+        if taken > 0 {
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            // An upstream that still takes a body is not late.
+            if exchange.value.phase == .awaitingResponse { awaitUpstream(connection, exchange) }
+        }
         if !plain.value.isEmpty, taken > 0 {
             // The scratch block was full: sent, it takes more.
             flushUpstream()

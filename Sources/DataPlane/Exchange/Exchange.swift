@@ -45,6 +45,13 @@ struct Exchange: ~Copyable {
     var expectsContinue: Bool
     var acceptsTrailers: Bool
     var isGRPC: Bool
+    /// Whether the caller asks for another protocol, and where its name stands in `head`.
+    var wantsUpgrade: Bool
+    var upgrade = 0..<0
+    /// Whether the upstream has switched protocols: bytes pass both ways until either side ends.
+    var isTunnel = false
+    /// The instant by which a gRPC call must be over; 0 for none.
+    var deadlineMicroseconds: Int64 = 0
     /// The body as it comes from the upstream.
     var responseFraming = ResponseFraming.none
     var responseRemaining: Int64 = 0
@@ -93,6 +100,7 @@ struct Exchange: ~Copyable {
         expectsContinue = head.expectsContinue
         acceptsTrailers = head.acceptsTrailers
         isGRPC = head.isGRPC
+        wantsUpgrade = head.wantsUpgrade
         self.startMicroseconds = startMicroseconds
         self.responseTimeoutMicroseconds = responseTimeoutMicroseconds
     }

@@ -43,6 +43,7 @@ extension Worker {
             exchanges.free(exchange)
             return nil
         }
+        if exchange.value.isGRPC { noteDeadline(exchange, routePlan) }
         key?.value.holders += 1
         slot.value.exchange = exchange.reference
         slot.value.requests += 1
@@ -132,7 +133,7 @@ extension Worker {
     private func requestIsSent(_ exchange: Slot<Exchange>) {
         exchange.value.requestIsSent = true
         if let connection = upstreamConnections.lookup(exchange.value.upstreamConnection) {
-            setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+            awaitUpstream(connection, exchange)
         }
     }
 

@@ -52,7 +52,15 @@ extension Worker {
         case .chunked:
             writer.append("Transfer-Encoding: chunked\r\n")
         }
-        if requestHead.value.acceptsTrailers { writer.append("TE: trailers\r\nConnection: TE\r\n") }
+        if exchange.value.wantsUpgrade {
+            writer.append("Connection: Upgrade\r\nUpgrade: ")
+            let start = writer.count
+            writer.append(bytes.span(requestHead.value.upgrade))
+            exchange.value.upgrade = start..<writer.count
+            writer.append("\r\n")
+        } else if requestHead.value.acceptsTrailers {
+            writer.append("TE: trailers\r\nConnection: TE\r\n")
+        }
         writer.append("\r\n")
         if writer.overflowed { return false }
         exchange.value.head.commit(writer)

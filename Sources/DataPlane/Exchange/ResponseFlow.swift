@@ -49,10 +49,7 @@ extension Worker {
         _ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>, _ block: Block
     ) -> Bool {
         let status = responseHead.value.status
-        if status == 101 {
-            upstreamFailed(exchange, connection, .upstreamNonsense)
-            return false
-        }
+        if status == 101 { return openTunnel(exchange, connection, block) }
         if status < 200 {
             // HTTP/1.0 callers know no interim answers (RFC 9110 section 15.2).
             if exchange.value.minorVersion == 1, !serialiseInterim(block) {
@@ -60,6 +57,13 @@ extension Worker {
                 return false
             }
             return true
+        }
+        // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).
+        if exchange.value.wantsUpgrade, status < 300,
+            downstreams.lookup(exchange.value.downstream)?.value.kind == .stream
+        {
+            upstreamFailed(exchange, connection, .upstreamNonsense)
+            return false
         }
         exchange.value.status = Int32(status)
         exchange.value.upstreamMicroseconds =
@@ -72,6 +76,7 @@ extension Worker {
             return false
         }
         exchange.value.phase = .streaming
+        allowSilence(exchange)
         exchange.value.responseFraming = responseHead.value.framing
         if case .length(let count) = responseHead.value.framing { exchange.value.responseRemaining = count }
         connection.value.mayBeKept = responseHead.value.keepAlive

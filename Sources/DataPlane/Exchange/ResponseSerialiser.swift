@@ -32,6 +32,27 @@ extension Worker {
         return true
     }
 
+    /// The head that opens a tunnel.
+    func serialiseSwitch(_ exchange: Slot<Exchange>, _ bytes: Block) -> Bool {
+        var writer = ByteWriter(toDownstream.value)
+        StatusText.writeLine(101, into: &writer)
+        writeResponseFields(bytes, into: &writer)
+        writer.append("Via: 1.1 gateway\r\nX-Request-Id: ")
+        writer.append(exchange.value.head.span(exchange.value.requestID))
+        writer.append("\r\n")
+        if exchange.value.hasDecision, let key = keys.occupant(at: Int(exchange.value.key)) {
+            writeRateLimit(
+                exchange.value.decision, at: exchange.value.decisionMicroseconds, retryAfter: nil, key,
+                into: &writer)
+        }
+        writer.append("Connection: Upgrade\r\nUpgrade: ")
+        writer.append(bytes.span(responseHead.value.upgrade))
+        writer.append("\r\n\r\n")
+        if writer.overflowed { return false }
+        toDownstream.value.commit(writer)
+        return true
+    }
+
     /// An interim answer (RFC 9110 section 15.2), passed on as it is.
     func serialiseInterim(_ bytes: Block) -> Bool {
         var writer = ByteWriter(toDownstream.value)

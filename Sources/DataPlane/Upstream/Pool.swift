@@ -138,7 +138,8 @@ extension Worker {
                 closeUpstream(connection)
                 return
             }
-            noteFailure(Int(connection.value.endpoint))
+            // A tunnel that has fallen silent says nothing against its endpoint.
+            if !exchange.value.isTunnel { noteFailure(Int(connection.value.endpoint)) }
             failExchange(exchange, .upstreamTimeout)
         }
     }

@@ -121,7 +121,7 @@ extension Worker {
         claimUpstream(connection)
         let head = exchange.value.head
         toUpstream.value.append(head.readable)
-        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        awaitUpstream(connection, exchange)
         updateInterest(connection)
         if !exchange.value.requestIsSent, let slot = downstreams.lookup(exchange.value.downstream) {
             setTimer(slot, after: Int64(timeouts.body) * 1_000)
@@ -208,6 +208,17 @@ extension Worker {
         updateInterest(connection)
     }
 
+    /// Ends our side of a connection whose output is all sent; the endpoint's side goes on.
+    func endUpstreamOutput(_ connection: Slot<UpstreamConnection>) {
+        guard connection.value.output.isEmpty else { return }
+        if connection.value.session.isOpen {
+            connection.value.session.closeNotify()
+            sendUpstreamWire(connection)
+            if connection.value.isDead || !connection.value.output.isEmpty { return }
+        }
+        Socket.shutdownWrite(connection.value.descriptor)
+    }
+
     private func drainOutput(_ connection: Slot<UpstreamConnection>) {
         guard !connection.value.output.isEmpty else {
             updateInterest(connection)
@@ -222,11 +233,12 @@ extension Worker {
             return
         }
         if let exchange = exchanges.lookup(connection.value.exchange) {
-            setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+            awaitUpstream(connection, exchange)
         }
         guard connection.value.output.isEmpty else { return }
         pool.give(&connection.value.output)
         updateInterest(connection)
+        if connection.value.hasEndedOutput { endUpstreamOutput(connection) }
         if let exchange = exchanges.lookup(connection.value.exchange),
             let slot = downstreams.lookup(exchange.value.downstream)
         {
@@ -310,7 +322,7 @@ extension Worker {
             upstreamBroke(connection, .upstreamClosed)
             return
         }
-        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        awaitUpstream(connection, exchange)
         pauseIfSlow(exchange, connection)
     }
 
@@ -354,7 +366,7 @@ extension Worker {
             connection.value.isPaused
         else { return }
         connection.value.isPaused = false
-        setTimer(connection, after: exchange.value.responseTimeoutMicroseconds)
+        awaitUpstream(connection, exchange)
         updateInterest(connection)
     }
 

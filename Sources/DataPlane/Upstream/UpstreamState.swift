@@ -29,6 +29,8 @@ struct UpstreamConnection: ~Copyable {
     var isDead = false
     /// Whether the endpoint has ended its side.
     var inputEnded = false
+    /// Whether our side is to end, or has ended, once everything is sent.
+    var hasEndedOutput = false
     /// Whether a write has failed: the endpoint may still have an answer to give.
     var outputIsBroken = false
     /// Not read while the caller does not take what is there.

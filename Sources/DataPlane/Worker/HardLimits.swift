@@ -13,6 +13,9 @@ enum HardLimits {
     /// to wake a peer once for all of them, few enough that the first does not wait long.
     static let deferredBytes = 65_536
     static let deferredParts = 64
+    /// Longest silence of event streams, gRPC streams and tunnels where the route names none: their senders
+    /// speak every 15 to 60 seconds.
+    static let streamIdleMicroseconds: Int64 = 300_000_000
     /// Bytes of HTTP/2 request bodies that one worker keeps for upstreams that do not take them, before the
     /// windows of whole connections close too.
     static let bodyBytesHeld = 256 << 20

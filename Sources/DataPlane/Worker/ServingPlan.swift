@@ -23,6 +23,8 @@ struct RoutePlan {
     var addPrefix: Block
     var bodyBytes: Int64
     var responseTimeoutMicroseconds: Int64
+    /// Longest silence once an answer has begun; 0 keeps the response timeout except for streams.
+    var idleTimeoutMicroseconds: Int64
     /// The whole `WWW-Authenticate` line of a 403 here.
     var insufficientScope: Block
 }
@@ -92,6 +94,7 @@ package final class ServingPlan: @unchecked Sendable {
                     addPrefix: .constant(Self.prefix(route.addPrefix)),
                     bodyBytes: route.bodyBytes ?? configuration.limits.bodyBytes,
                     responseTimeoutMicroseconds: Int64(milliseconds) * 1_000,
+                    idleTimeoutMicroseconds: Int64(route.idleTimeoutMilliseconds ?? 0) * 1_000,
                     insufficientScope: .constant(
                         "WWW-Authenticate: Bearer realm=\"api\", error=\"insufficient_scope\", "
                             + "scope=\"\(set.text)\"\r\n")))

@@ -61,7 +61,7 @@ extension Worker {
             }
         case .body: bodyTimeout(slot)
         case .discarding: closeGracefully(slot)
-        case .awaitingKey, .complete: break
+        case .awaitingKey, .complete, .tunnel: break
         }
     }
 

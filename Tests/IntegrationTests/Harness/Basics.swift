@@ -130,3 +130,14 @@ func sha256Hexadecimal(_ text: String) -> String {
     }
     return h.map { String(format: "%08x", $0) }.joined()
 }
+
+/// Something that one thread of a test tells another, once.
+final class Signal: Sendable {
+    private let isSet = Mutex(false)
+
+    func set() { isSet.withLock { $0 = true } }
+
+    func wait(_ what: String, seconds: Double = 10) throws {
+        try Deadline(seconds: seconds).wait(what) { isSet.withLock { $0 } }
+    }
+}
