@@ -8,10 +8,17 @@ enum ByteClass {
         test(byte, 0x03FF_6CFA_0000_0000, 0x57FF_FFFF_C7FF_FFFE)
     }
 
-    /// `unreserved` of RFC 3986 section 2.3; also the only bytes that a host name may have here.
+    /// `unreserved` of RFC 3986 section 2.3.
     @inline(__always)
     static func isUnreserved(_ byte: UInt8) -> Bool {
         test(byte, 0x03FF_6000_0000_0000, 0x47FF_FFFE_87FF_FFFE)
+    }
+
+    /// `unreserved` and `sub-delims` of RFC 3986 section 2, what a registered name consists of, but no comma:
+    /// two `Host` lines that somebody has joined have one, and lists of hosts would be read at it.
+    @inline(__always)
+    static func isHostName(_ byte: UInt8) -> Bool {
+        test(byte, 0x2BFF_6FD2_0000_0000, 0x47FF_FFFE_87FF_FFFE)
     }
 
     /// Bytes of a path. RFC 3986 section 3.3, and `[ ] ^ { | }`, which browsers send as they are. No

@@ -16,21 +16,27 @@ package enum ChunkEvent {
 /// Chunk extensions are checked and dropped, trailer fields are handed out line by line.
 package struct ChunkDecoder: Sendable {
     private enum State: UInt8 {
-        case size, sizeLineFeed, extensions, quoted, quotedPair, data, dataReturn, dataLineFeed, trailers,
-            done
+        case size, lineFeed, data, dataReturn, dataLineFeed, trailers, done
+        /// Behind white space that only an extension may follow.
+        case semicolon
+        case nameStart, name, nameSpace, valueStart, value, quoted, quotedPair, valueEnd
     }
 
-    /// Bytes of extensions that a message may carry in all: nobody uses them, attackers flood with them.
-    package static let extensionBytesMax = 1_024
+    /// Bytes of one chunk's extensions and leading zeros.
+    package static let extensionBytesMax = 4_096
+    /// Bytes by which extensions may outgrow what their chunks allow them, 16 and two for each byte of
+    /// data, over the whole message: nobody uses them much, attackers flood with them.
+    package static let extensionExcessMax: Int64 = 16_384
     /// Bytes of the trailer section.
     package static let trailerBytesMax = 8_192
     /// Fields of the trailer section.
-    package static let trailerFieldsMax = 32
+    package static let trailerFieldsMax = 100
 
     private var state = State.size
     private var digits: UInt8 = 0
     private var remaining: Int64 = 0
     private var extensionBytes: Int32 = 0
+    private var extensionExcess: Int64 = 0
     private var trailerBytes: Int32 = 0
     private var trailerFields: Int32 = 0
 
@@ -66,12 +72,9 @@ package struct ChunkDecoder: Sendable {
     private mutating func step(_ byte: UInt8) -> StaticString? {
         switch state {
         case .size: return stepSize(byte)
-        case .sizeLineFeed:
+        case .lineFeed:
             guard byte == 0x0A else { return "bare CR in a chunk size" }
-            state = remaining == 0 ? .trailers : .data
-            digits = 0
-        case .extensions, .quoted, .quotedPair:
-            return stepExtension(byte)
+            return endSizeLine()
         case .dataReturn:
             guard byte == 0x0D else { return "a chunk is longer than announced" }
             state = .dataLineFeed
@@ -79,45 +82,70 @@ package struct ChunkDecoder: Sendable {
             guard byte == 0x0A else { return "bare CR behind a chunk" }
             state = .size
         case .data, .trailers, .done: break
+        default: return stepExtension(byte)
         }
         return nil
     }
 
     private mutating func stepSize(_ byte: UInt8) -> StaticString? {
         if let digit = ByteClass.hexadecimal(byte) {
-            // 15 digits stay below 2^60; a 16th, even a leading zero, has no honest use.
-            guard digits < 15 else { return "a chunk size is too long" }
-            digits += 1
+            if digit == 0, remaining == 0, digits > 0 { return countExtensionByte() }
+            // 15 digits stay below 2^60.
+            guard digits < 15 || remaining == 0 else { return "a chunk size is too long" }
+            digits = remaining == 0 ? 1 : digits + 1
             remaining = remaining << 4 | Int64(digit)
             return nil
         }
         guard digits > 0 else { return "malformed chunk size" }
         switch byte {
-        case 0x0D: state = .sizeLineFeed
-        case 0x3B: state = .extensions
+        case 0x0D: state = .lineFeed
+        case 0x3B: state = .nameStart
+        case 0x20, 0x09: state = .semicolon
         default: return "malformed chunk size"
         }
         return nil
     }
 
-    private mutating func stepExtension(_ byte: UInt8) -> StaticString? {
+    private mutating func endSizeLine() -> StaticString? {
+        if extensionBytes > 0 || extensionExcess > 0 {
+            let allowance = 16 &+ 2 &* min(remaining, Self.extensionExcessMax)
+            extensionExcess = max(0, extensionExcess + Int64(extensionBytes) - allowance)
+            guard extensionExcess <= Self.extensionExcessMax else { return "too many chunk extensions" }
+        }
+        state = remaining == 0 ? .trailers : .data
+        digits = 0
+        extensionBytes = 0
+        return nil
+    }
+
+    private mutating func countExtensionByte() -> StaticString? {
         extensionBytes += 1
-        guard extensionBytes <= Self.extensionBytesMax else { return "too many chunk extensions" }
-        switch state {
-        case .quotedPair:
-            guard ByteClass.isFieldValue(byte) else { return "malformed chunk extension" }
-            state = .quoted
-        case .quoted:
-            guard ByteClass.isFieldValue(byte) else { return "malformed chunk extension" }
-            if byte == 0x22 { state = .extensions } else if byte == 0x5C { state = .quotedPair }
-        default:
-            switch byte {
-            case 0x0D: state = .sizeLineFeed
-            case 0x22: state = .quoted
-            case 0x3B, 0x3D, 0x20, 0x09: break
-            default:
-                guard ByteClass.isToken(byte) else { return "malformed chunk extension" }
-            }
+        return extensionBytes <= Self.extensionBytesMax ? nil : "too many chunk extensions"
+    }
+
+    /// `*( BWS ";" BWS token [ BWS "=" BWS ( token / quoted-string ) ] )` (RFC 9112 section 7.1.1).
+    private mutating func stepExtension(_ byte: UInt8) -> StaticString? {
+        if let problem = countExtensionByte() { return problem }
+        let isSpace = byte == 0x20 || byte == 0x09
+        let isToken = ByteClass.isToken(byte)
+        switch (state, byte) {
+        case (.quotedPair, _) where ByteClass.isFieldValue(byte): state = .quoted
+        case (.quoted, 0x22): state = .valueEnd
+        case (.quoted, 0x5C): state = .quotedPair
+        case (.quoted, _) where ByteClass.isFieldValue(byte): break
+        case (.semicolon, _) where isSpace, (.nameStart, _) where isSpace, (.nameSpace, _) where isSpace,
+            (.valueStart, _) where isSpace:
+            break
+        case (.nameStart, _) where isToken, (.name, _) where isToken: state = .name
+        case (.valueStart, _) where isToken, (.value, _) where isToken: state = .value
+        case (.valueStart, 0x22): state = .quoted
+        case (.name, 0x3D), (.nameSpace, 0x3D): state = .valueStart
+        case (.semicolon, 0x3B), (.name, 0x3B), (.nameSpace, 0x3B), (.value, 0x3B), (.valueEnd, 0x3B):
+            state = .nameStart
+        case (.name, 0x0D), (.value, 0x0D), (.valueEnd, 0x0D): state = .lineFeed
+        case (.name, _) where isSpace: state = .nameSpace
+        case (.value, _) where isSpace, (.valueEnd, _) where isSpace: state = .semicolon
+        default: return "malformed chunk extension"
         }
         return nil
     }

@@ -43,6 +43,11 @@ struct FieldFacts {
                 return Refusal(417, "an expectation other than 100-continue")
             }
             expectsContinue = true
+        case .maxForwards where head.method == .options || head.method == .trace:
+            guard head.maxForwards < 0, let count = FieldSection.contentLength(bytes, slice.value) else {
+                return Refusal(400, "malformed Max-Forwards")
+            }
+            head.maxForwards = count
         case .te:
             var index = slice.value.lowerBound
             while index < slice.value.upperBound {
@@ -74,6 +79,9 @@ struct FieldFacts {
         } else if contentLength > 0 {
             head.body = .length(contentLength)
         }
+        head.saysEmptyBody = contentLength == 0
+        // RFC 9110 section 9.3.8: it would have to be reflected, and nobody expects to read it.
+        if head.method == .trace, head.body != .none { return Refusal(400, "TRACE with content") }
         if hasConnection {
             head.hasNominations = connection.nominates
             // Others are not wrong, only not offered here: the request goes on without (RFC 9110 section
@@ -91,21 +99,17 @@ struct FieldFacts {
 
     private func concludeHost(_ bytes: Span<UInt8>, _ head: inout RequestHead) -> Refusal? {
         if hostCount > 1 { return Refusal(400, "more than one Host") }
+        let authority = AbsoluteTarget.authority(bytes, head.target)
         if hostCount == 0 {
-            return head.minorVersion == 1 ? Refusal(400, "missing Host") : nil
+            guard head.minorVersion == 0 else { return Refusal(400, "missing Host") }
+            guard let authority else { return nil }
+            head.host = authority.range
+            return HostName.isValid(bytes, head.host) ? nil : Refusal(400, "malformed request target")
         }
         guard HostName.isValid(bytes, head.host) else { return Refusal(400, "malformed Host") }
-        guard head.targetForm == .absolute else { return nil }
-        guard let authority = AbsoluteTarget.authority(bytes, head.target),
-            authority.count == head.host.count
-        else { return Refusal(400, "the request target and Host disagree") }
-        for offset in 0..<authority.count {
-            let a = bytes[authority.lowerBound + offset]
-            let b = bytes[head.host.lowerBound + offset]
-            let same = a == b || (a | 0x20 == b | 0x20 && (a | 0x20) &- 97 < 26)
-            guard same else { return Refusal(400, "the request target and Host disagree") }
-        }
-        return nil
+        guard let authority else { return nil }
+        return HostName.areSame(bytes, authority.range, head.host, defaultPort: authority.defaultPort)
+            ? nil : Refusal(400, "the request target and Host disagree")
     }
 
     /// `application/grpc`, alone or followed by `+`, `;` or a space.
@@ -117,48 +121,5 @@ struct FieldFacts {
         guard value.count > 16 else { return true }
         let next = bytes[value.lowerBound + 16]
         return next == 0x2B || next == 0x3B || next == 0x20
-    }
-}
-
-/// `uri-host [ ":" port ]` (RFC 9110 section 7.2), without the parts of RFC 3986 that only serve tricks:
-/// no user information, no percent-encoding, no sub-delimiters.
-package enum HostName {
-    package static func isValid(_ bytes: Span<UInt8>, _ host: Range<Int>) -> Bool {
-        guard !host.isEmpty else { return false }
-        var index = host.lowerBound
-        if bytes[index] == 0x5B {
-            index += 1
-            let start = index
-            while index < host.upperBound, bytes[index] != 0x5D {
-                let byte = bytes[index]
-                guard ByteClass.hexadecimal(byte) != nil || byte == 0x3A || byte == 0x2E else { return false }
-                index += 1
-            }
-            guard index < host.upperBound, index > start + 1 else { return false }
-            index += 1
-        } else {
-            let start = index
-            while index < host.upperBound, ByteClass.isUnreserved(bytes[index]) { index += 1 }
-            guard index > start else { return false }
-        }
-        guard index < host.upperBound else { return true }
-        guard bytes[index] == 0x3A else { return false }
-        var port = 0
-        index += 1
-        guard index < host.upperBound, host.upperBound - index <= 5 else { return false }
-        while index < host.upperBound {
-            guard ByteClass.isDigit(bytes[index]) else { return false }
-            port = port * 10 + Int(bytes[index] - 48)
-            index += 1
-        }
-        return port > 0 && port <= 65_535
-    }
-
-    /// The host without its port.
-    package static func withoutPort(_ bytes: Span<UInt8>, _ host: Range<Int>) -> Range<Int> {
-        var end = host.upperBound
-        while end > host.lowerBound, ByteClass.isDigit(bytes[end - 1]) { end -= 1 }
-        return end > host.lowerBound && end < host.upperBound && bytes[end - 1] == 0x3A
-            ? host.lowerBound..<end - 1 : host
     }
 }

@@ -5,6 +5,7 @@ package enum FieldID: UInt8, Sendable {
     case proxyAuthenticate, proxyConnection, keepAlive, te, trailer, upgrade, expect, contentType
     case xForwardedFor, xForwardedProto, xForwardedHost, xForwardedPort, xRealIP, forwarded, via, xRequestID
     case traceparent, tracestate, date, server, http2Settings, wwwAuthenticate, setCookie
+    case maxForwards
     /// `X-Gateway-…` in any spelling: only the gateway itself may say who the caller is.
     case gatewayIdentity
     /// A framing or forwarding name spelt with underscores (`content_length`), which CGI-style servers
@@ -104,6 +105,10 @@ package enum FieldID: UInt8, Sendable {
             // content-type
             if first == 0x636F6E74656E742D && second == 0x74797065 {
                 return .contentType
+            }
+            // max-forwards
+            if first == 0x6D61782D666F7277 && second == 0x61726473 {
+                return .maxForwards
             }
             // x-request-id
             if first == 0x782D726571756573 && second == 0x742D6964 {

@@ -67,12 +67,13 @@ enum FieldSection {
         }
     }
 
-    /// A `Content-Length` value: digits only, at most 18, so that it fits 63 bits (RFC 9112 section 6.3).
+    /// A `Content-Length` value: digits only (RFC 9110 section 8.6), at most 18 behind leading zeros, so that
+    /// it fits 63 bits.
     static func contentLength(_ bytes: Span<UInt8>, _ value: Range<Int>) -> Int64? {
-        guard !value.isEmpty, value.count <= 18 else { return nil }
+        guard !value.isEmpty else { return nil }
         var length: Int64 = 0
         for index in value {
-            guard ByteClass.isDigit(bytes[index]) else { return nil }
+            guard ByteClass.isDigit(bytes[index]), length < 100_000_000_000_000_000 else { return nil }
             length = length &* 10 &+ Int64(bytes[index] &- 48)
         }
         return length

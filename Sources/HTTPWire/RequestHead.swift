@@ -151,12 +151,17 @@ package struct RequestHead: ~Copyable {
     /// The value of `Host`; empty only in HTTP/1.0.
     package internal(set) var host = 0..<0
     package internal(set) var isGRPC = false
+    /// Whether `Content-Length: 0` was sent: some servers answer 411 to a POST without it.
+    package internal(set) var saysEmptyBody = false
+    /// The value of `Max-Forwards` where the method gives it a meaning, else -1 (RFC 9110 section 7.6.2).
+    package internal(set) var maxForwards: Int64 = -1
     /// Whether `Connection` names fields besides `close`, `keep-alive`, `upgrade` and `te`.
     package internal(set) var hasNominations = false
 
     package init() {}
 
     mutating func reset() {
+        method = .other
         fieldCount = 0
         body = .none
         keepAlive = true
@@ -168,6 +173,8 @@ package struct RequestHead: ~Copyable {
         authorization = 0..<0
         host = 0..<0
         isGRPC = false
+        saysEmptyBody = false
+        maxForwards = -1
         hasNominations = false
     }
 

@@ -15,11 +15,13 @@ package enum RequestParser {
         head.reset()
         let end = min(bytes.count, limits.headBytes)
         var index = 0
-        // RFC 9112 section 2.2: one empty line before the request line is ignored.
-        if end >= 1, bytes[0] == 0x0D {
-            guard end >= 2 else { return .incomplete }
-            guard bytes[1] == 0x0A else { return .refused(Refusal(400, "bare CR before the request line")) }
-            index = 2
+        // RFC 9112 section 2.2: empty lines before the request line are ignored.
+        while index < end, bytes[index] == 0x0D {
+            guard index &+ 1 < end else { return tooLongOrIncomplete(bytes, limits) }
+            guard bytes[index &+ 1] == 0x0A else {
+                return .refused(Refusal(400, "bare CR before the request line"))
+            }
+            index &+= 2
         }
         switch requestLine(bytes, &index, end, limits, &head) {
         case .complete: break
@@ -50,6 +52,9 @@ package enum RequestParser {
         }
     }
 
+    /// Bytes of the longest method that is forwarded; RFC 9112 section 3 has 501 for longer ones.
+    private static let methodBytesMax = 256
+
     private static func tooLongOrIncomplete(_ bytes: Span<UInt8>, _ limits: HeadLimits) -> ParseResult {
         bytes.count >= limits.headBytes
             ? .refused(Refusal(431, "the request head is too large")) : .incomplete
@@ -61,7 +66,9 @@ package enum RequestParser {
     ) -> ParseResult {
         let methodStart = index
         while index < end, ByteClass.isToken(bytes[index]) { index &+= 1 }
-        guard index &- methodStart <= 32 else { return .refused(Refusal(400, "the method is too long")) }
+        guard index &- methodStart <= methodBytesMax else {
+            return .refused(Refusal(501, "the method is longer than any that is known"))
+        }
         guard index < end else { return .incomplete }
         guard bytes[index] == 0x20, index > methodStart else {
             return .refused(Refusal(400, "malformed request line"))
@@ -122,10 +129,11 @@ package enum RequestParser {
             }
             position += 1
         }
-        guard bytes[index &+ 5] == 0x31, bytes[index &+ 7] == 0x30 || bytes[index &+ 7] == 0x31 else {
+        guard bytes[index &+ 5] == 0x31 else {
             return .refused(Refusal(505, "only HTTP/1.0 and HTTP/1.1 are spoken here"))
         }
-        head.minorVersion = bytes[index &+ 7] == 0x31 ? 1 : 0
+        // RFC 9110 section 2.5: a higher minor version is read as the highest that is known.
+        head.minorVersion = bytes[index &+ 7] == 0x30 ? 0 : 1
         index &+= 10
         return .complete(index)
     }
@@ -148,7 +156,7 @@ package enum RequestParser {
             head.path = target
             return head.method == .options ? nil : Refusal(400, "the target * belongs to OPTIONS")
         }
-        guard let authority = AbsoluteTarget.authority(bytes, target) else {
+        guard let authority = AbsoluteTarget.authority(bytes, target)?.range else {
             return Refusal(400, "malformed request target")
         }
         head.targetForm = .absolute
@@ -156,24 +164,32 @@ package enum RequestParser {
             return Refusal(400, "malformed request target")
         }
         head.path = authority.upperBound..<head.query.lowerBound
+        // RFC 9112 section 3.2.4: what `OPTIONS *` looks like to a proxy.
+        if head.method == .options, authority.upperBound == target.upperBound { head.targetForm = .asterisk }
         return nil
     }
 }
 
 /// `http://authority/path` as a request target.
 enum AbsoluteTarget {
-    /// Where the authority stands; nil when the target is not `http` or `https` followed by one.
-    static func authority(_ bytes: Span<UInt8>, _ target: Range<Int>) -> Range<Int>? {
+    /// Where the authority stands, and the port that its scheme implies; nil when the target is not `http` or
+    /// `https` followed by one.
+    static func authority(
+        _ bytes: Span<UInt8>, _ target: Range<Int>
+    ) -> (range: Range<Int>, defaultPort: Int)? {
+        guard target.count > 7, bytes[target.lowerBound] != 0x2F else { return nil }
         var start = target.lowerBound
+        var port = 443
         if target.count > 8, bytes.isToken(start..<start + 8, 8, 0x6874_7470_733A_2F2F) {
             start += 8
-        } else if target.count > 7, bytes.isToken(start..<start + 7, 7, 0x68_7474_703A_2F2F) {
+        } else if bytes.isToken(start..<start + 7, 7, 0x68_7474_703A_2F2F) {
             start += 7
+            port = 80
         } else {
             return nil
         }
         var end = start
         while end < target.upperBound, bytes[end] != 0x2F, bytes[end] != 0x3F { end += 1 }
-        return end > start ? start..<end : nil
+        return end > start ? (start..<end, port) : nil
     }
 }

@@ -110,10 +110,11 @@ package enum ResponseParser {
             }
         }
         guard end > 12 else { return shortStatusLine(bytes, end) }
-        guard bytes[7] == 0x30 || bytes[7] == 0x31, bytes[8] == 0x20 else {
+        guard ByteClass.isDigit(bytes[7]), bytes[8] == 0x20 else {
             return .refused(Refusal(502, "malformed status line"))
         }
-        head.minorVersion = Int(bytes[7] &- 48)
+        // RFC 9110 section 2.5: a higher minor version is read as the highest that is known.
+        head.minorVersion = bytes[7] == 0x30 ? 0 : 1
         var status = 0
         for position in 9..<12 {
             guard ByteClass.isDigit(bytes[position]) else {
@@ -215,6 +216,9 @@ package enum ResponseParser {
         let persists =
             head.minorVersion == 1 ? !connection.close : connection.keepAlive && !connection.close
         head.keepAlive = persists && head.framing != .untilClose
+        // Without content by definition, yet said to have some (RFC 9110 section 8.6, RFC 9112 section 6.1):
+        // if it comes after all, it must not be read as the next answer.
+        if head.status == 204, transferEncodings > 0 || head.contentLength > 0 { head.keepAlive = false }
         return nil
     }
 }

@@ -31,6 +31,8 @@ struct ChunkTests {
     static let good = [
         ("5\r\nhello\r\n0\r\n\r\n", "hello", 0), ("0\r\n\r\n", "", 0),
         ("A;x=\"a\\\"b\"\r\n0123456789\r\n0\r\nX-T: 1\r\nHost: no\r\n\r\nNEXT", "0123456789", 4),
+        ("2 ; a = b ;c\t; d=\"e\\\"f\"\r\nab\r\n0;x\r\n\r\n", "ab", 0),
+        (String(repeating: "0", count: 400) + "1\r\na\r\n000\r\n\r\n", "a", 0),
         ("00002\r\nab\r\n1;e\r\nc\r\n0\r\n\r\n", "abc", 0),
     ]
 
@@ -51,7 +53,10 @@ struct ChunkTests {
         "a bad chunk is refused",
         arguments: [
             "x\r\n", "\r\n", "5\nhello\r\n", "5\r\nhelloX\r\n0\r\n\r\n", "-1\r\n", "FFFFFFFFFFFFFFFFF\r\n",
-            "5 \r\nhello\r\n",
+            "5 \r\nhello\r\n", "5;\r\nhello\r\n", "5;=a\r\nhello\r\n", "5;a=\r\nhello\r\n",
+            "5;a b\r\nhello\r\n",
+            "5;a=\"b\r\nhello\r\n", "5;a=\"b\"c\r\nhello\r\n", "5;a=b \r\nhello\r\n", "5;a\nhello\r\n",
+            "5;;a\r\nhello\r\n", "5;a=\"b\u{0}\"\r\nhello\r\n", "1000000000000000\r\n",
             "1\r\na\n0\r\n\r\n", "0\r\nbad trailer\r\n\r\n", "0x5\r\nhello\r\n",
         ])
     func refuses(_ text: String) {
@@ -60,9 +65,15 @@ struct ChunkTests {
 
     @Test("extensions and trailers without end are refused")
     func floods() {
-        let extensions = "1;" + String(repeating: "a", count: 2_000) + "\r\na\r\n0\r\n\r\n"
+        let extensions = "1;" + String(repeating: "a", count: 5_000) + "\r\na\r\n0\r\n\r\n"
         #expect(Self.decode([Array(extensions.utf8)]) == nil)
-        let trailers = "0\r\n" + (0..<40).map { "X-\($0): 1\r\n" }.joined() + "\r\n"
+        let many = String(repeating: "1;" + String(repeating: "a", count: 100) + "\r\na\r\n", count: 300)
+        #expect(Self.decode([Array((many + "0\r\n\r\n").utf8)]) == nil)
+        let signed = "10000;chunk-signature=" + String(repeating: "a", count: 64) + "\r\n"
+        let large = signed + String(repeating: "a", count: 0x10000) + "\r\n"
+        let longBody = String(repeating: large, count: 64) + "0\r\n\r\n"
+        #expect(Self.decode([Array(longBody.utf8)])?.body.count == 64 << 16)
+        let trailers = "0\r\n" + (0..<120).map { "X-\($0): 1\r\n" }.joined() + "\r\n"
         #expect(Self.decode([Array(trailers.utf8)]) == nil)
     }
 }

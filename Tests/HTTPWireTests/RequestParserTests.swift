@@ -26,6 +26,12 @@ struct RequestParserTests {
         "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n",
         "PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: Chunked\r\n\r\n",
         "GET http://a/x HTTP/1.1\r\nHost: a\r\n\r\n", "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+        "\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\nHost: A:80\r\n\r\n", "GET https://a:/ HTTP/1.1\r\nHost: a:443\r\n\r\n",
+        "GET http://a/ HTTP/1.0\r\n\r\n", "OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0000000000000000000007\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: 0\r\n\r\n",
+        "A!#$%&'*+-.^_`|~9z / HTTP/1.1\r\nHost: a\r\n!#$%&'*+-.^_`|~9z: x\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n", "PURGE / HTTP/1.1\r\nHost: [::1]:8443\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nX-Empty:\r\nX-Tab:\ta\t\r\nX-High: \u{e9}\r\n\r\n",
     ]
@@ -44,7 +50,10 @@ struct RequestParserTests {
         "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, identity\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{b}chunked\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+        "GET / HTTP/2.0\r\nHost: a\r\n\r\n", "GET / HTTP/0.9\r\nHost: a\r\n\r\n",
+        "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
+        "OPTIONS / HTTP/1.1\r\nHost: a\r\nMax-Forwards: x\r\n\r\n",
+        "GET http://a:81/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/11\r\nHost: a\r\n\r\n", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\rHost: a\r\n\r\n",
         " GET / HTTP/1.1\r\nHost: a\r\n\r\n", "GET x HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -85,6 +94,35 @@ struct RequestParserTests {
                 verdict = outcome
             }
         }
+    }
+
+    @Test(
+        "a host is one by its grammar",
+        arguments: [
+            "a", "A.b-c_d~e", "a!$&'()*+;=b", "a:", "a:0", "a:65535", "a:00080", "%C3%A9.test", "%61",
+            "1.2.3.4", "999.1", "[::]", "[::1]:8443", "[1:2:3:4:5:6:7:8]", "[1::8]", "[1:2:3:4:5:6:7::]",
+            "[::2:3:4:5:6:7:8]", "[::ffff:192.0.2.1]", "[1:2:3:4:5:6:1.2.3.4]", "[v1.a:b]", "[vF.x]",
+        ])
+    func host(_ text: String) {
+        let bytes = Array(text.utf8)
+        let isValid = HostName.isValid(bytes.span, 0..<bytes.count)
+        #expect(isValid)
+    }
+
+    @Test(
+        "what is no host, or could be taken for two, is none",
+        arguments: [
+            "", ":80", "a:65536", "a:99999999999999999999", "a:8a", "a:-1", "a b", "a,b", "a/b", "a?b", "a#b",
+            "a@b", "u:p@a", "a\\b", "a\"b", "a<b", "a%", "a%4", "a%zz", "a%2Fb", "a%00", "a%0d", "a%40",
+            "a%2C",
+            "a%25", "[", "]", "[]", "[::1", "::1", "[:]", "[:::]", "[1:2:3:4:5:6:7]", "[1:2:3:4:5:6:7:8:9]",
+            "[1::2::3]", "[::12345]", "[::g]", "[1.2.3.4]", "[::1.2.3]", "[::1.2.3.256]", "[::1.2.3.04]",
+            "[:1]", "[1:]", "[::1%25eth0]", "[::1]x", "[v.a]", "[v1.]", "[v1]", "a\u{e9}",
+        ])
+    func noHost(_ text: String) {
+        let bytes = Array(text.utf8)
+        let isValid = HostName.isValid(bytes.span, 0..<bytes.count)
+        #expect(!isValid)
     }
 
     @Test("random damage is refused or read, and never crashes")

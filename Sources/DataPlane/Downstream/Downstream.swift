@@ -72,6 +72,9 @@ struct Downstream: ~Copyable {
     /// When the present phase began, for the body rate; monotonic microseconds.
     var phaseStartMicroseconds: Int64 = 0
     var phaseBytes: Int64 = 0
+    /// Since when `output` holds bytes, and how many it has got rid of since.
+    var stallStartMicroseconds: Int64 = 0
+    var stallBytes: Int64 = 0
     /// The credential's slot, once a look-up has been answered; used by the second reading of the head.
     var resolvedKey: Int32 = Downstream.unresolved
     /// When the head that waits for a look-up had arrived.

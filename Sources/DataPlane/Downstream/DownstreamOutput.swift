@@ -95,6 +95,8 @@ extension Worker {
         if sent == ciphertext.count { return }
         if slot.value.output.isEmpty {
             setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            slot.value.stallStartMicroseconds = state.value.nowMicroseconds
+            slot.value.stallBytes = 0
         }
         pool.ensureRoom(for: ciphertext.count - sent, in: &slot.value.output)
         slot.value.output.append(ciphertext.span(sent..<ciphertext.count))
@@ -111,6 +113,11 @@ extension Worker {
         switch Socket.send(slot.value.descriptor, block.readable) {
         case .bytes(let n):
             slot.value.output.consume(n)
+            slot.value.stallBytes += Int64(n)
+            if readsTooSlowly(slot) {
+                abandon(slot, .callerGone)
+                return
+            }
             setTimer(slot, after: Int64(timeouts.body) * 1_000)
         case .wouldBlock:
             return

@@ -96,11 +96,15 @@ struct RefusalContext {
     var decision = Decision(isGranted: true, count: 0)
     var decisionMicroseconds: Int64 = 0
     var isUpgradeRequired = false
+    /// False for an answer that is no refusal and says all in its fields.
+    var hasContent = true
 
     init(_ text: RefusalText) { self.text = text }
 }
 
 extension Worker {
+    static let methodsWithoutConnect: StaticString =
+        "Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE, PATCH\r\n"
     static let challengeMissing: StaticString = "WWW-Authenticate: Bearer realm=\"api\"\r\n"
     static let challengeInvalid: StaticString =
         "WWW-Authenticate: Bearer realm=\"api\", error=\"invalid_token\"\r\n"
@@ -113,13 +117,16 @@ extension Worker {
         claimOutput(slot)
         let text = context.text
         var writer = ByteWriter(toDownstream.value)
-        let grpcHead = context.isGRPC && !context.isUpgradeRequired
+        let grpcHead = context.isGRPC && !context.isUpgradeRequired && context.hasContent
         StatusText.writeLine(grpcHead ? 200 : text.status, into: &writer)
         writer.append(state.value.dateLine.readable)
-        writer.append(
-            grpcHead
-                ? "Content-Type: application/grpc\r\n"
-                : "Content-Type: application/json\r\nCache-Control: no-store\r\n")
+        let hasContent = context.hasContent && !grpcHead
+        if context.hasContent {
+            writer.append(
+                grpcHead
+                    ? "Content-Type: application/grpc\r\n"
+                    : "Content-Type: application/json\r\nCache-Control: no-store\r\n")
+        }
         writer.append("X-Request-Id: ")
         writer.append(requestID)
         writer.append("\r\n")
@@ -149,7 +156,7 @@ extension Worker {
                 into: &writer)
         }
         writer.append("Content-Length: ")
-        writer.append(decimal: grpcHead ? 0 : Int64(bodyCount(context)))
+        writer.append(decimal: hasContent ? Int64(bodyCount(context)) : 0)
         if context.isUpgradeRequired {
             writer.append("\r\nUpgrade: TLS/1.2, HTTP/1.1\r\nConnection: Upgrade, close\r\n\r\n")
         } else if context.closes {
@@ -158,7 +165,7 @@ extension Worker {
             writer.append(
                 context.minorVersion == 0 ? "\r\nConnection: keep-alive\r\n\r\n" : "\r\n\r\n")
         }
-        if !grpcHead, context.method != .head {
+        if hasContent, context.method != .head {
             writer.append("{\"error\":{\"code\":\"")
             writer.append(text.code)
             writer.append("\",\"message\":\"")
@@ -202,6 +209,9 @@ extension Worker {
     private func answerMalformed(_ slot: Slot<Downstream>, _ text: RefusalText) {
         var context = RefusalContext(text)
         context.closes = true
+        context.method = requestHead.value.method
+        // RFC 9110 section 15.5.6: a 405 says what there is.
+        if text.status == 405 { context.challenge = Self.methodsWithoutConnect }
         let requestID = state.value.requestID
         writeRefusal(slot, context, requestID: requestID.readable, key: nil)
         recordRefusal(slot, text.status, .badRequest, route: -1, key: nil, hasHead: false)
@@ -241,6 +251,25 @@ extension Worker {
         }
         if let key, hasNoDecisionYet(reason) { inspectLimit(key, into: &context) }
         return finishRefusal(slot, context, reason, headCount: headCount, route: route, key)
+    }
+
+    /// Answers a call that may go no further (RFC 9110 section 7.6.2): OPTIONS with what the route has, TRACE
+    /// not at all, for it would show what the gateway adds.
+    func answerAsLast(
+        _ slot: Slot<Downstream>, headCount: Int, route: Int, key: Slot<ActiveKey>?
+    ) -> Bool {
+        let path = target.value
+        guard let entry = plan.router.match(path.span(0..<path.count - requestHead.value.query.count)) else {
+            return refuse(slot, .noRoute, headCount: headCount, key: key)
+        }
+        guard requestHead.value.method == .options else {
+            return refuse(
+                slot, .methodNotAllowed, headCount: headCount, route: route, key: key, entry: entry)
+        }
+        var context = RefusalContext(RefusalText(200, "", ""))
+        context.hasContent = false
+        context.allow = plan.router.entries[entry].allow
+        return finishRefusal(slot, context, .none, headCount: headCount, route: route, key)
     }
 
     func refuseLimited(

@@ -41,6 +41,11 @@ extension Worker {
 
     /// - Returns: whether there may be more to do at once.
     private func takeHead(_ slot: Slot<Downstream>) -> Bool {
+        // Empty lines before a request are none yet (RFC 9112 section 2.2): the connection stays idle.
+        while plain.value.count >= 2, plain.value.readable[0] == 0x0D, plain.value.readable[1] == 0x0A {
+            plain.value.consume(2)
+        }
+        guard !plain.value.isEmpty else { return false }
         let block = plain.value
         switch RequestParser.parse(block.readable, limits: headLimits, into: &requestHead.value) {
         case .incomplete:

@@ -40,6 +40,12 @@ struct Exchange: ~Copyable {
     /// Whether the last chunk's line has been written already because trailers follow it.
     var hasRequestTrailers = false
     var hasResponseTrailers = false
+    /// Whether `Connection` names fields, trailer fields perhaps among them: then no trailers are passed on,
+    /// which a recipient must always expect (RFC 9110 sections 6.5.1 and 7.6.1).
+    var dropsRequestTrailers = false
+    var dropsResponseTrailers = false
+    /// Interim answers passed on.
+    var interimAnswers: Int32 = 0
     var requestBodyBytes: Int64 = 0
     var requestBodyLimit: Int64
     var expectsContinue: Bool
@@ -99,6 +105,7 @@ struct Exchange: ~Copyable {
         requestBodyLimit = bodyLimit
         expectsContinue = head.expectsContinue
         acceptsTrailers = head.acceptsTrailers
+        dropsRequestTrailers = head.hasNominations
         isGRPC = head.isGRPC
         wantsUpgrade = head.wantsUpgrade
         self.startMicroseconds = startMicroseconds

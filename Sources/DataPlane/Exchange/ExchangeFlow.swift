@@ -94,6 +94,7 @@ extension Worker {
                 }
                 Self.appendChunk(block.span(range), to: &toUpstream.value)
             case .trailer(let field):
+                if exchange.value.dropsRequestTrailers { continue }
                 if !exchange.value.hasRequestTrailers { toUpstream.value.append("0\r\n") }
                 exchange.value.hasRequestTrailers = true
                 Self.appendTrailer(block, field, to: &toUpstream.value)

@@ -18,7 +18,7 @@ extension Worker {
         let routePlan = plan.routes[route]
         exchange.value.head = pool.take(
             atLeast: headCount + target.value.count + identityCount + routePlan.addPrefix.count
-                + routePlan.host.count + 768)
+                + routePlan.host.count + routePlan.defaultHost.count + 768)
         var writer = ByteWriter(exchange.value.head)
         let isTrusted = isTrusted(slot.value.peer)
         writer.append(bytes.span(requestHead.value.methodRange))
@@ -29,9 +29,13 @@ extension Worker {
         // down.
         exchange.value.targetRange = targetStart..<writer.count - requestHead.value.query.count
         writer.append(" HTTP/1.1\r\nHost: ")
-        writer.append(
-            routePlan.host.isEmpty
-                ? bytes.span(requestHead.value.host) : routePlan.host.readable)
+        if !routePlan.host.isEmpty {
+            writer.append(routePlan.host.readable)
+        } else if requestHead.value.host.isEmpty {
+            writer.append(routePlan.defaultHost.readable)
+        } else {
+            writer.append(bytes.span(requestHead.value.host))
+        }
         writer.append("\r\n")
         writeFields(bytes, routePlan, isTrusted: isTrusted, into: &writer)
         if let key { writer.append(key.value.identity.readable) }
@@ -44,7 +48,8 @@ extension Worker {
         writer.append("\r\n")
         writeTrace(bytes, exchange, into: &writer)
         switch requestHead.value.body {
-        case .none: break
+        case .none:
+            if requestHead.value.saysEmptyBody { writer.append("Content-Length: 0\r\n") }
         case .length(let count):
             writer.append("Content-Length: ")
             writer.append(decimal: count)
@@ -69,6 +74,10 @@ extension Worker {
 
     private func writeTarget(_ route: RoutePlan, into writer: inout ByteWriter) {
         let whole = target.value
+        if requestHead.value.targetForm == .asterisk {
+            writer.append(whole.readable)
+            return
+        }
         writer.append(route.addPrefix.readable)
         let strip = route.stripPrefix.count
         if strip > 0, hasPrefix(whole.readable, route.stripPrefix.readable) {
@@ -97,6 +106,14 @@ extension Worker {
             case .other, .contentType, .via, .date, .server, .wwwAuthenticate, .setCookie: break
             case .authorization: if !route.forwardsAuthorization { continue }
             case .expect: if !expects { continue }
+            case .maxForwards:
+                // RFC 9110 section 7.6.2: one hop less; to other methods it means nothing.
+                if requestHead.value.maxForwards >= 0 {
+                    writer.append("Max-Forwards: ")
+                    writer.append(decimal: requestHead.value.maxForwards - 1)
+                    writer.append("\r\n")
+                    continue
+                }
             case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost:
                 if !isTrusted { continue }
             case .host, .contentLength, .xForwardedFor, .xRequestID, .traceparent, .tracestate,
@@ -132,12 +149,13 @@ extension Worker {
         }
         slot.value.peer.write(ipInto: &writer)
         writer.append(hasProto ? "\r\n" : "\r\nX-Forwarded-Proto: https\r\n")
-        if !hasHost {
+        if !hasHost, !requestHead.value.host.isEmpty {
             writer.append("X-Forwarded-Host: ")
             writer.append(bytes.span(requestHead.value.host))
             writer.append("\r\n")
         }
-        writer.append("Via: 1.1 gateway\r\n")
+        writer.append(
+            requestHead.value.minorVersion == 0 ? "Via: 1.0 gateway\r\n" : "Via: 1.1 gateway\r\n")
     }
 
     /// Continues the caller's trace, or starts one (W3C Trace Context, section 3.2).

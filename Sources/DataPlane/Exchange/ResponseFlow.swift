@@ -51,6 +51,11 @@ extension Worker {
         let status = responseHead.value.status
         if status == 101 { return openTunnel(exchange, connection, block) }
         if status < 200 {
+            exchange.value.interimAnswers += 1
+            guard exchange.value.interimAnswers <= HardLimits.interimAnswers else {
+                upstreamFailed(exchange, connection, .upstreamNonsense)
+                return false
+            }
             // HTTP/1.0 callers know no interim answers (RFC 9110 section 15.2).
             if exchange.value.minorVersion == 1, !serialiseInterim(block) {
                 upstreamFailed(exchange, connection, .upstreamNonsense)
@@ -78,6 +83,7 @@ extension Worker {
         exchange.value.phase = .streaming
         allowSilence(exchange)
         exchange.value.responseFraming = responseHead.value.framing
+        exchange.value.dropsResponseTrailers = responseHead.value.hasNominations
         if case .length(let count) = responseHead.value.framing { exchange.value.responseRemaining = count }
         connection.value.mayBeKept = responseHead.value.keepAlive
         return true
@@ -138,7 +144,7 @@ extension Worker {
                     if slot.value.isDead { return }
                 }
             case .trailer(let field):
-                guard sendsChunks else { continue }
+                guard sendsChunks, !exchange.value.dropsResponseTrailers else { continue }
                 if !exchange.value.hasResponseTrailers { toDownstream.value.append("0\r\n") }
                 exchange.value.hasResponseTrailers = true
                 Self.appendTrailer(block, field, to: &toDownstream.value)

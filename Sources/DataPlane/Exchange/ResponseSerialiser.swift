@@ -12,7 +12,9 @@ extension Worker {
         writeStatusLine(bytes, into: &writer)
         writeResponseFields(bytes, into: &writer)
         if !responseHead.value.hasDate { writer.append(state.value.dateLine.readable) }
-        writer.append("Via: 1.1 gateway\r\nX-Request-Id: ")
+        writer.append(
+            responseHead.value.minorVersion == 0
+                ? "Via: 1.0 gateway\r\nX-Request-Id: " : "Via: 1.1 gateway\r\nX-Request-Id: ")
         writer.append(exchange.value.head.span(exchange.value.requestID))
         writer.append("\r\n")
         if exchange.value.hasDecision, let key = keys.occupant(at: Int(exchange.value.key)) {

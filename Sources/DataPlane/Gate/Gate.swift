@@ -45,6 +45,9 @@ extension Worker {
         let routing = route(pathCount)
         if case .route(let number) = routing, plan.routes[number].isPublic {
             if isTooLarge(number) { return refuse(slot, .tooLarge, headCount: headCount, route: number) }
+            if requestHead.value.maxForwards == 0 {
+                return answerAsLast(slot, headCount: headCount, route: number, key: nil)
+            }
             return admit(slot, headCount: headCount, route: number, key: nil)
         }
         switch authenticate(slot) {
@@ -81,6 +84,9 @@ extension Worker {
             }
             if isTooLarge(number) {
                 return refuse(slot, .tooLarge, headCount: headCount, route: number, key: key)
+            }
+            if requestHead.value.maxForwards == 0 {
+                return answerAsLast(slot, headCount: headCount, route: number, key: key)
             }
             return limit(slot, headCount: headCount, route: number, key)
         }

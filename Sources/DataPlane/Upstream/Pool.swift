@@ -138,6 +138,13 @@ extension Worker {
                 closeUpstream(connection)
                 return
             }
+            // It has taken all that the caller has sent so far: the time is the caller's, whose timer runs.
+            if exchange.value.phase == .awaitingResponse, !exchange.value.requestIsSent,
+                !exchange.value.isGRPC, connection.value.output.isEmpty
+            {
+                awaitUpstream(connection, exchange)
+                return
+            }
             // A tunnel that has fallen silent says nothing against its endpoint.
             if !exchange.value.isTunnel { noteFailure(Int(connection.value.endpoint)) }
             failExchange(exchange, .upstreamTimeout)

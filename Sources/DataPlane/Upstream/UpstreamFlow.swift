@@ -242,11 +242,28 @@ extension Worker {
         if let exchange = exchanges.lookup(connection.value.exchange),
             let slot = downstreams.lookup(exchange.value.downstream)
         {
+            // The time for which the upstream took nothing is not the caller's.
+            slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
+            slot.value.phaseBytes = 0
+            if slot.value.request == .body, slot.value.output.isEmpty {
+                setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            }
             resumeLater(slot)
         }
     }
 
     // MARK: Events
+
+    /// Closes an idle connection whose endpoint has hung up or speaks unasked, before a caller of the same
+    /// turn could be given what it says.
+    func dropUnasked(_ event: Event) {
+        let token = Token(rawValue: event.token)
+        guard token.kind == .upstream, let connection = upstreamConnections.lookup(token.reference),
+            connection.value.phase == .idle, !connection.value.isDead
+        else { return }
+        unpark(connection)
+        closeUpstream(connection)
+    }
 
     func handleUpstream(_ event: Event, _ connection: Slot<UpstreamConnection>) {
         if connection.value.hasUnsentOutput {
@@ -296,6 +313,12 @@ extension Worker {
             upstreamBroke(connection, .upstreamClosed)
             return
         case .endOfStream:
+            // Over TLS an end without a goodbye may be anybody's: what came may not be all (RFC 9112
+            // section 9.8).
+            guard !usesTLS else {
+                upstreamBroke(connection, .upstreamClosed)
+                return
+            }
             connection.value.inputEnded = true
             updateInterest(connection)
         case .bytes:
@@ -316,14 +339,22 @@ extension Worker {
             closeUpstream(connection)
             return
         }
+        let before = progress(of: exchange)
         readResponse(exchange, connection)
         if connection.value.isDead || exchange.value.isDead { return }
         if connection.value.inputEnded {
             upstreamBroke(connection, .upstreamClosed)
             return
         }
-        awaitUpstream(connection, exchange)
+        // A head, a chunk's line or a trailer section that comes byte by byte gains no time.
+        if progress(of: exchange) != before { awaitUpstream(connection, exchange) }
         pauseIfSlow(exchange, connection)
+    }
+
+    /// Grows with every head and every byte of content.
+    private func progress(of exchange: Slot<Exchange>) -> Int64 {
+        exchange.value.responseBodyBytes &+ Int64(exchange.value.interimAnswers)
+            &+ (exchange.value.phase == .streaming ? 1 : 0)
     }
 
     private func restash(_ connection: Slot<UpstreamConnection>) {

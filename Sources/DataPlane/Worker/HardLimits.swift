@@ -21,6 +21,8 @@ enum HardLimits {
     static let bodyBytesHeld = 256 << 20
     /// Body bytes of a refused request that are read and dropped to keep its connection.
     static let drainBytes: Int64 = 65_536
+    /// Interim answers to one call: enough for hours of 102, an end to a stream of them.
+    static let interimAnswers: Int32 = 1_000
     /// Longest kept request identifier of a trusted peer.
     static let requestIDBytes = 64
     /// Key look-ups that one worker has under way at once; beyond it unknown callers get 503.

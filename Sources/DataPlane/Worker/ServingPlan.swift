@@ -17,6 +17,8 @@ struct RoutePlan {
     var forwardsAuthorization: Bool
     /// `Host` as forwarded; empty keeps the caller's.
     var host: Block
+    /// `Host` of calls that name none (HTTP/1.0): the upstream's first endpoint.
+    var defaultHost: Block
     /// Path bytes that are cut off in front, without a final slash.
     var stripPrefix: Block
     /// Path bytes that are put in front, without a final slash.
@@ -90,6 +92,7 @@ package final class ServingPlan: @unchecked Sendable {
                     number: number, isPublic: route.isPublic, scopes: scopes, upstream: route.upstream,
                     cost: route.cost, forwardsAuthorization: route.forwardAuthorization,
                     host: .constant(route.host ?? ""),
+                    defaultHost: .constant(Self.authority(upstream.endpoints.first?.transport)),
                     stripPrefix: .constant(Self.prefix(route.stripPrefix)),
                     addPrefix: .constant(Self.prefix(route.addPrefix)),
                     bodyBytes: route.bodyBytes ?? configuration.limits.bodyBytes,
@@ -115,6 +118,12 @@ package final class ServingPlan: @unchecked Sendable {
         shape = WorkerMetrics.Shape(
             routes: configuration.routes.count, tiers: configuration.tiers.count,
             upstreams: configuration.upstreams.count)
+    }
+
+    /// `host:port`, with an IPv6 address in brackets.
+    private static func authority(_ transport: EndpointTransport?) -> String {
+        guard case .tcp(let host, let port, _) = transport else { return "localhost" }
+        return host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
     }
 
     private static func prefix(_ text: String?) -> String {

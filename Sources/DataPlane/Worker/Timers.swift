@@ -67,7 +67,17 @@ extension Worker {
 
     private func bodyTimeout(_ slot: Slot<Downstream>) {
         guard let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead else { return }
+        // The upstream takes no more: its own timer runs, and ends the call as its failure.
+        if writableUpstream(exchange) == nil { return }
         failExchange(exchange, .requestTimeout)
+    }
+
+    /// Whether a caller takes its answer more slowly than a body may come, counted from when it stopped.
+    func readsTooSlowly(_ slot: Slot<Downstream>) -> Bool {
+        let elapsed = state.value.nowMicroseconds &- slot.value.stallStartMicroseconds
+        let grace = Int64(timeouts.body) * 1_000
+        guard elapsed > grace else { return false }
+        return slot.value.stallBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
     }
 
     /// Whether a body comes too slowly to be let in: `body_rate` bytes a second on average, once the first

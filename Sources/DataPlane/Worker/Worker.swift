@@ -217,6 +217,7 @@ package final class Worker {
         while !state.value.isStopping {
             poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
             updateClock()
+            for index in 0..<events.count { dropUnasked(events[index]) }
             for index in 0..<events.count { dispatch(events[index]) }
             finishStep()
             runTimers()
