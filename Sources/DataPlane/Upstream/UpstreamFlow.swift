@@ -243,10 +243,10 @@ extension Worker {
             let slot = downstreams.lookup(exchange.value.downstream)
         {
             // The time for which the upstream took nothing is not the caller's.
-            slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
-            slot.value.phaseBytes = 0
-            if slot.value.request == .body, slot.value.output.isEmpty {
-                setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            if slot.value.request == .body {
+                slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
+                slot.value.phaseBytes = 0
+                if slot.value.output.isEmpty { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
             }
             resumeLater(slot)
         }
