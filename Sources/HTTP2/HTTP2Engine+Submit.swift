@@ -29,6 +29,8 @@ extension HTTP2Engine {
             if status != head.status, slice.id == .contentLength || isWebSocketAccept(text, slice) {
                 continue
             }
+            // A gRPC answer without messages is its trailers alone, of which a length is no part.
+            if head.isGRPC, slice.id == .contentLength { continue }
             append(text, slice, &count)
         }
         let isInterim = status < 200

@@ -62,6 +62,8 @@ package final class HTTP2Engine {
     package static let streamWindow = 65_535
     /// The same for all streams of a connection.
     package static let connectionWindow: Int32 = 1 << 20
+    /// Bytes of an upstream's header block.
+    private static let answerHeadBytes = 65_536
     /// Bytes of frames that one `send` collects.
     package static let framesBytes = 131_072
     /// SETTINGS and PING acknowledgements that may wait for a peer that does not read.
@@ -91,7 +93,8 @@ package final class HTTP2Engine {
     /// - Parameter limits: on heads, as for HTTP/1.
     /// - Throws: nothing but running out of memory, which ends the process.
     package init(limits: HeadLimits) {
-        block = Mutable(HeaderBlock(bytesMax: limits.headBytes, fieldsMax: limits.fields))
+        // Answers may be longer than requests; the parser behind this has the last word on both.
+        block = Mutable(HeaderBlock(bytesMax: max(limits.headBytes, Self.answerHeadBytes), fieldsMax: 256))
         frames = Mutable(.allocate(capacity: Self.framesBytes))
         names = Mutable(.allocate(capacity: 65_536))
         headBytes = limits.headBytes
@@ -175,7 +178,7 @@ package final class HTTP2Engine {
             entry(NGHTTP2_SETTINGS_ENABLE_PUSH, 0),
             entry(NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 0),
             entry(NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, UInt32(Self.streamWindow)),
-            entry(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, UInt32(headBytes)),
+            entry(NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, UInt32(Self.answerHeadBytes)),
         ]
         return unsafe start(session, settings)
     }

@@ -26,6 +26,7 @@ package struct ResponseHead: ~Copyable {
     package internal(set) var upgrade = 0..<0
     /// Whether the body is a stream of events.
     package internal(set) var isEventStream = false
+    package internal(set) var isGRPC = false
     /// The value of `Content-Length`, -1 when absent; also where there is no body (HEAD, 304).
     package internal(set) var contentLength: Int64 = -1
 
@@ -55,6 +56,7 @@ package enum ResponseParser {
         head.hasDate = false
         head.upgrade = 0..<0
         head.isEventStream = false
+        head.isGRPC = false
         head.contentLength = -1
         let end = min(bytes.count, limits.headBytes)
         var index = 0
@@ -179,6 +181,10 @@ package enum ResponseParser {
         case .upgrade:
             head.upgrade = slice.value
         case .contentType:
+            head.isGRPC =
+                slice.value.count >= 16
+                && bytes.extracting(slice.value.lowerBound..<slice.value.lowerBound + 16)
+                    .equalsIgnoringCase("application/grpc")
             // "text/event-stream", alone or with parameters.
             head.isEventStream =
                 slice.value.count >= 17

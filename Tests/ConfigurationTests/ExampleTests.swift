@@ -84,8 +84,8 @@ struct ExampleTests {
             pepper_file cache entries ttl unknown_ttl stale_for static sha256 id account tier scopes \
             status name hint created_at expires_at limits tiers upstreams endpoints balance health path \
             interval healthy unhealthy connect_timeout response_timeout retries idle_timeout \
-            idle_connections connections routes methods access upstream cost forward_authorization host \
-            strip_prefix add_prefix body head fields target failed_authentications timeouts handshake \
+            http2 idle_connections connections routes methods access upstream cost forward_authorization \
+            host strip_prefix add_prefix body head fields target failed_authentications timeouts handshake \
             body_rate idle drain_delay drain trusted_proxies rate_limit_headers access_log format log \
             level workers
             """

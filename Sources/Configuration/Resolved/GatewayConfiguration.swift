@@ -177,6 +177,8 @@ package struct UpstreamConfiguration: Sendable {
     package var idleConnectionsPerWorker: Int
     /// Calls of one worker that are under way at once to one endpoint.
     package var connectionsPerWorker: Int
+    /// HTTP/2: agreed on by ALPN over TLS, known beforehand in clear.
+    package var usesHTTP2 = false
 }
 
 /// The less busy of two, one after the other, or by account.

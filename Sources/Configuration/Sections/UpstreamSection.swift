@@ -50,6 +50,7 @@ enum UpstreamSection {
             section["response_timeout"]?.duration(in: 1...86_400_000) ?? 30_000
         upstream.idleTimeoutMilliseconds = section["idle_timeout"]?.duration(in: 100...3_600_000) ?? 60_000
         upstream.retries = section["retries"]?.integer(in: 0...5) ?? 1
+        upstream.usesHTTP2 = section["http2"]?.bool() ?? false
         upstream.caPath = section["ca"].flatMap(Paths.readable)
         upstream.idleConnectionsPerWorker = section["idle_connections"]?.integer(in: 0...65_536) ?? 64
         upstream.connectionsPerWorker = section["connections"]?.integer(in: 1...65_536) ?? 1_024

@@ -1,7 +1,7 @@
 import Configuration
-package import HTTP2
+import HTTP2
 import HTTPWire
-package import Reactor
+import Reactor
 import TLS
 
 // A caller's connection that speaks HTTP/2. Its frames are read here and become streams; a stream is a caller
@@ -56,20 +56,8 @@ extension Worker {
         state.value.framesQueue.append(slot.reference)
     }
 
-    /// Sends the frames of all connections that have some.
-    func sendFrames() {
-        var index = 0
-        while index < state.value.framesQueue.count {
-            let reference = state.value.framesQueue[index]
-            index += 1
-            guard let slot = downstreams.lookup(reference), !slot.value.isDead else { continue }
-            slot.value.multiplex.isQueued = false
-            sendFrames(slot)
-        }
-        state.value.framesQueue.removeAll(keepingCapacity: true)
-    }
-
-    private func sendFrames(_ slot: Slot<Downstream>) {
+    /// Sends the frames of a connection.
+    func sendFrames(_ slot: Slot<Downstream>) {
         guard slot.value.transport == .open else { return }
         while slot.value.output.isEmpty {
             state.value.multiplexed = slot.reference
@@ -131,114 +119,5 @@ extension Worker {
             abandonStream(stream, reason == .none ? .callerGone : reason, isClosed: true)
         }
         slot.value.multiplex.session.free()
-    }
-}
-
-// MARK: - What the engine tells
-
-extension Worker: HTTP2Owner {
-    /// The caller's connection whose frames are at work.
-    private var current: Slot<Downstream>? {
-        guard let slot = downstreams.lookup(state.value.multiplexed), !slot.value.isDead else { return nil }
-        return slot
-    }
-
-    private func stream(_ tag: UInt64) -> Slot<Downstream>? {
-        guard tag != 0, let slot = downstreams.lookup(Token(rawValue: tag).reference), !slot.value.isDead
-        else { return nil }
-        return slot
-    }
-
-    package func http2HeadBegan(_ session: HTTP2Session) {
-        guard let slot = current, slot.value.multiplex.streamCount == 0 else { return }
-        setTimer(slot, after: Int64(timeouts.head) * 1_000)
-    }
-
-    package func http2Head(
-        _ session: HTTP2Session, stream number: Int32, _ kind: HTTP2HeadKind, endsStream: Bool
-    ) {
-        guard let connection = current else { return }
-        switch kind {
-        case .request: openStream(connection, number, endsStream: endsStream)
-        case .response: break
-        case .interimOrTrailers:
-            guard let slot = stream(session.tag(ofStream: number)) else { return }
-            takeTrailers(slot)
-        }
-    }
-
-    package func http2Data(_ session: HTTP2Session, stream number: Int32, _ bytes: Span<UInt8>) {
-        guard let connection = current else { return }
-        connection.value.multiplex.budget.earn(1)
-        // A stream that stalls keeps its own window shut, not its neighbours', as long as memory allows.
-        connection.value.multiplex.heldBytes += bytes.count
-        if pool.bytesOutstanding < HardLimits.bodyBytesHeld {
-            session.consumeConnection(connection.value.multiplex.heldBytes)
-            connection.value.multiplex.heldBytes = 0
-        }
-        guard let slot = stream(session.tag(ofStream: number)) else {
-            session.consumeStream(number, bytes.count)
-            return
-        }
-        takeBody(slot, bytes)
-    }
-
-    package func http2DataEnded(_ session: HTTP2Session, stream number: Int32) {
-        guard let slot = stream(session.tag(ofStream: number)) else { return }
-        takeEnd(slot)
-    }
-
-    package func http2Frame(_ session: HTTP2Session, _ frame: HTTP2FrameKind, length: Int) {
-        guard let slot = current, !slot.value.multiplex.budget.isExhausted else { return }
-        slot.value.multiplex.budget.spend(
-            frame, length: length, nowMicroseconds: state.value.nowMicroseconds)
-        guard slot.value.multiplex.budget.isExhausted else { return }
-        metrics.add(.floodsEnded)
-        session.terminate(.enhanceYourCalm)
-    }
-
-    package func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {}
-
-    package func http2Closed(_ session: HTTP2Session, stream number: Int32, tag: UInt64, code: UInt32) {
-        guard let slot = stream(tag) else { return }
-        slot.value.stream.isClosed = true
-        // A regular end is settled with the frames that carried it.
-        if slot.value.stream.hasEnded { return }
-        abandonStream(slot, .callerGone, isClosed: true)
-    }
-
-    package func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
-        guard let slot = stream(tag) else {
-            return HTTP2BodyState(count: 0, isEnd: false, hasTrailers: false)
-        }
-        return HTTP2BodyState(
-            count: slot.value.output.count, isEnd: slot.value.stream.answer == .ended,
-            hasTrailers: !slot.value.stream.trailers.isEmpty)
-    }
-
-    package func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {
-        guard let slot = stream(tag) else { preconditionFailure("only a living stream has promised bytes") }
-        frames.append(slot.value.output.span(0..<count))
-        slot.value.output.consume(count)
-        current?.value.multiplex.budget.earn(1)
-        if slot.value.output.isEmpty { noteSent(slot) }
-    }
-
-    package func http2SubmitTrailers(_ session: HTTP2Session, stream number: Int32, tag: UInt64) {
-        guard let slot = stream(tag) else { return }
-        http2.submitTrailers(session, stream: number, slot.value.stream.trailers)
-    }
-
-    package func http2SideEnded(_ session: HTTP2Session, stream number: Int32, tag: UInt64) {
-        guard let slot = stream(tag) else { return }
-        slot.value.stream.hasEnded = true
-        current?.value.multiplex.budget.earn(FrameBudget.pointsPerAnswer)
-        noteSent(slot)
-    }
-
-    private func noteSent(_ slot: Slot<Downstream>) {
-        guard !slot.value.stream.isNoted else { return }
-        slot.value.stream.isNoted = true
-        state.value.streamsSent.append(slot.reference)
     }
 }

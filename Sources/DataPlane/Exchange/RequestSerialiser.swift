@@ -57,6 +57,8 @@ extension Worker {
         case .chunked:
             writer.append("Transfer-Encoding: chunked\r\n")
         }
+        // An upgrade belongs to HTTP/1.1: to an upstream of HTTP/2 the request goes without.
+        if upstreams[routePlan.upstream].usesHTTP2 { exchange.value.wantsUpgrade = false }
         if exchange.value.wantsUpgrade {
             writer.append("Connection: Upgrade\r\nUpgrade: ")
             let start = writer.count
@@ -154,8 +156,13 @@ extension Worker {
             writer.append(bytes.span(requestHead.value.host))
             writer.append("\r\n")
         }
-        writer.append(
-            requestHead.value.minorVersion == 0 ? "Via: 1.0 gateway\r\n" : "Via: 1.1 gateway\r\n")
+        // The protocol that the message came with (RFC 9110 section 7.6.3).
+        if slot.value.kind == .stream {
+            writer.append("Via: 2.0 gateway\r\n")
+        } else {
+            writer.append(
+                requestHead.value.minorVersion == 0 ? "Via: 1.0 gateway\r\n" : "Via: 1.1 gateway\r\n")
+        }
     }
 
     /// Continues the caller's trace, or starts one (W3C Trace Context, section 3.2).

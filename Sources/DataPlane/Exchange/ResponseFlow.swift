@@ -183,7 +183,8 @@ extension Worker {
             histogramAt: Int(exchange.value.upstream) * LatencyBuckets.cells,
             microseconds: state.value.nowMicroseconds &- exchange.value.upstreamStartMicroseconds)
         let mayKeep =
-            connection.value.mayBeKept && exchange.value.requestIsSent && answer.value.isEmpty
+            connection.value.kind == .http1 && connection.value.mayBeKept && exchange.value.requestIsSent
+            && answer.value.isEmpty
             && connection.value.output.isEmpty && !connection.value.inputEnded
             && !connection.value.outputIsBroken
         if connection.value.hasUnsentOutput { flushUpstream() }

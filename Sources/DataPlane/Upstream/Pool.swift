@@ -128,6 +128,10 @@ extension Worker {
     // MARK: Ends
 
     func expireUpstream(_ connection: Slot<UpstreamConnection>) {
+        if connection.value.kind == .http2, connection.value.phase == .busy {
+            retireMultiplexed(connection)
+            return
+        }
         switch connection.value.phase {
         case .idle:
             unpark(connection)
@@ -153,6 +157,10 @@ extension Worker {
 
     /// The connection cannot go on. Its call is retried where that is safe, answered, or cut.
     func upstreamBroke(_ connection: Slot<UpstreamConnection>, _ reason: Reason) {
+        if connection.value.kind == .http2 {
+            multiplexedBroke(connection, reason)
+            return
+        }
         guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
             closeUpstream(connection)
             return
@@ -169,7 +177,7 @@ extension Worker {
             && exchange.value.method.isIdempotent && exchange.value.requestFraming == .none
         let endpoint = Int(connection.value.endpoint)
         // A pooled connection that had died of age says nothing against its endpoint.
-        if !closedSilently { noteFailure(endpoint) }
+        if !closedSilently, !connection.value.stream.isBlameless { noteFailure(endpoint) }
         dropUpstream(of: exchange)
         if neverConnected { metrics.add(.upstreamConnectFailures) }
         if neverConnected || closedSilently, mayRetry(exchange) {
@@ -187,7 +195,7 @@ extension Worker {
         if mayRetry(exchange) { retry(exchange) } else { failExchange(exchange, .connectFailed) }
     }
 
-    private func mayRetry(_ exchange: Slot<Exchange>) -> Bool {
+    func mayRetry(_ exchange: Slot<Exchange>) -> Bool {
         let upstream = Int(exchange.value.upstream)
         guard Int(exchange.value.attempts) <= upstreams[upstream].retries,
             upstreams[upstream].retryBudget >= HardLimits.retryShare
@@ -196,7 +204,7 @@ extension Worker {
         return true
     }
 
-    private func retry(_ exchange: Slot<Exchange>) {
+    func retry(_ exchange: Slot<Exchange>) {
         metrics.add(.upstreamRetries)
         startUpstream(exchange)
     }
@@ -214,17 +222,22 @@ extension Worker {
     /// Closes a connection that is not idle.
     func closeUpstream(_ connection: Slot<UpstreamConnection>) {
         guard !connection.value.isDead else { return }
-        endpoints[Int(connection.value.endpoint)].outstanding -= 1
+        if connection.value.kind != .http2 { endpoints[Int(connection.value.endpoint)].outstanding -= 1 }
         destroy(connection)
     }
 
-    private func destroy(_ connection: Slot<UpstreamConnection>) {
+    func destroy(_ connection: Slot<UpstreamConnection>) {
         connection.value.isDead = true
         connection.value.exchange = .none
-        endpoints[Int(connection.value.endpoint)].connections -= 1
         cancelTimer(connection)
-        Socket.close(connection.value.descriptor)
-        connection.value.session.free()
+        if connection.value.kind == .stream {
+            endUpstreamStream(connection)
+        } else {
+            endpoints[Int(connection.value.endpoint)].connections -= 1
+            if connection.value.kind == .http2 { forgetMultiplexed(connection) }
+            Socket.close(connection.value.descriptor)
+            connection.value.session.free()
+        }
         pool.give(&connection.value.input)
         pool.give(&connection.value.output)
         if upstreamParts.value.owner == connection.reference {
@@ -257,7 +270,7 @@ extension UpstreamState {
             connectTimeoutMicroseconds: Int64(configuration.connectTimeoutMilliseconds) * 1_000,
             idleTimeoutMicroseconds: Int64(configuration.idleTimeoutMilliseconds) * 1_000,
             idleMax: configuration.idleConnectionsPerWorker,
-            connectionsMax: configuration.connectionsPerWorker)
+            connectionsMax: configuration.connectionsPerWorker, usesHTTP2: configuration.usesHTTP2)
     }
 }
 

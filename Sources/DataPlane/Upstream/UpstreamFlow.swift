@@ -20,6 +20,10 @@ extension Worker {
             return
         }
         exchange.value.endpoint = Int32(endpoint)
+        if upstreams[number].usesHTTP2, !endpoints[endpoint].declinesHTTP2 {
+            startUpstreamStream(exchange, endpoint: endpoint)
+            return
+        }
         if let idle = upstreamConnections.lookup(endpoints[endpoint].firstIdle) {
             unpark(idle)
             use(idle, for: exchange)
@@ -36,14 +40,7 @@ extension Worker {
     private func connect(_ exchange: Slot<Exchange>, endpoint: Int) {
         metrics.add(.upstreamConnects)
         do {
-            let opened: (descriptor: Descriptor, inProgress: Bool)
-            if endpoints[endpoint].isUnixSocket {
-                opened = try Socket.connect(toUnixPath: unixPaths[endpoint])
-            } else if let address = endpoints[endpoint].address {
-                opened = try Socket.connect(to: address)
-            } else {
-                throw SystemError(code: 113, operation: "resolve")
-            }
+            let opened = try openSocket(endpoint: endpoint)
             let fresh = UpstreamConnection(
                 descriptor: opened.descriptor, endpoint: Int32(endpoint), phase: .connecting,
                 interest: .write)
@@ -66,8 +63,16 @@ extension Worker {
         }
     }
 
+    func openSocket(endpoint: Int) throws(SystemError) -> (descriptor: Descriptor, inProgress: Bool) {
+        if endpoints[endpoint].isUnixSocket { return try Socket.connect(toUnixPath: unixPaths[endpoint]) }
+        guard let address = endpoints[endpoint].address else {
+            throw SystemError(code: 113, operation: "resolve")
+        }
+        return try Socket.connect(to: address)
+    }
+
     /// TCP or the Unix socket is up.
-    private func isConnected(_ connection: Slot<UpstreamConnection>) {
+    func isConnected(_ connection: Slot<UpstreamConnection>) {
         let endpoint = Int(connection.value.endpoint)
         guard endpoints[endpoint].usesTLS else {
             isReady(connection)
@@ -101,6 +106,10 @@ extension Worker {
 
     private func isReady(_ connection: Slot<UpstreamConnection>) {
         connection.value.phase = .busy
+        if connection.value.kind == .http2 {
+            startUpstreamHTTP2(connection)
+            return
+        }
         guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
             closeUpstream(connection)
             return
@@ -110,7 +119,7 @@ extension Worker {
     }
 
     /// Sends the call's head; its body follows from the caller's side.
-    private func use(_ connection: Slot<UpstreamConnection>, for exchange: Slot<Exchange>) {
+    func use(_ connection: Slot<UpstreamConnection>, for exchange: Slot<Exchange>) {
         connection.value.phase = .busy
         connection.value.exchange = exchange.reference
         connection.value.hasAnswered = false
@@ -168,6 +177,10 @@ extension Worker {
 
     private func sendPart(_ connection: Slot<UpstreamConnection>, _ range: Range<Int>) {
         let block = toUpstream.value
+        if connection.value.kind == .stream {
+            translateRequest(connection, block, range)
+            return
+        }
         guard connection.value.session.isOpen else {
             sendToUpstream(connection, block.span(range))
             return
@@ -181,14 +194,14 @@ extension Worker {
         sendUpstreamWire(connection)
     }
 
-    private func sendUpstreamWire(_ connection: Slot<UpstreamConnection>) {
+    func sendUpstreamWire(_ connection: Slot<UpstreamConnection>) {
         guard wire.hasOutbound else { return }
         let block = wire.outbound
         wire.clearOutbound()
         sendToUpstream(connection, block.readable)
     }
 
-    private func sendToUpstream(_ connection: Slot<UpstreamConnection>, _ bytes: Span<UInt8>) {
+    func sendToUpstream(_ connection: Slot<UpstreamConnection>, _ bytes: Span<UInt8>) {
         var sent = 0
         if connection.value.output.isEmpty {
             switch Socket.send(connection.value.descriptor, bytes) {
@@ -210,6 +223,10 @@ extension Worker {
 
     /// Ends our side of a connection whose output is all sent; the endpoint's side goes on.
     func endUpstreamOutput(_ connection: Slot<UpstreamConnection>) {
+        if connection.value.kind == .stream {
+            endRequestStream(connection)
+            return
+        }
         guard connection.value.output.isEmpty else { return }
         if connection.value.session.isOpen {
             connection.value.session.closeNotify()
@@ -238,6 +255,10 @@ extension Worker {
         guard connection.value.output.isEmpty else { return }
         pool.give(&connection.value.output)
         updateInterest(connection)
+        if connection.value.kind == .http2 {
+            markForFrames(connection)
+            return
+        }
         if connection.value.hasEndedOutput { endUpstreamOutput(connection) }
         if let exchange = exchanges.lookup(connection.value.exchange),
             let slot = downstreams.lookup(exchange.value.downstream)
@@ -335,6 +356,15 @@ extension Worker {
                 if connection.value.isDead { return }
             }
         }
+        if connection.value.kind == .http2 {
+            feedUpstreamHTTP2(connection)
+        } else {
+            takeAnswer(connection)
+        }
+    }
+
+    /// Takes what `answer` holds for a connection's call.
+    func takeAnswer(_ connection: Slot<UpstreamConnection>) {
         guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
             closeUpstream(connection)
             return
@@ -399,10 +429,11 @@ extension Worker {
         connection.value.isPaused = false
         awaitUpstream(connection, exchange)
         updateInterest(connection)
+        if connection.value.kind == .stream { answerLater(connection) }
     }
 
-    private func updateInterest(_ connection: Slot<UpstreamConnection>) {
-        guard !connection.value.isDead else { return }
+    func updateInterest(_ connection: Slot<UpstreamConnection>) {
+        guard !connection.value.isDead, connection.value.kind != .stream else { return }
         var wanted = Interest.none
         if !connection.value.inputEnded, !connection.value.isPaused { wanted = wanted.adding(.read) }
         if !connection.value.output.isEmpty { wanted = wanted.adding(.write) }

@@ -3,12 +3,18 @@ import HTTPWire
 import Reactor
 import TLS
 
-/// One connection to an endpoint.
+/// One connection to an endpoint, or one stream of HTTP/2 on such a connection: a connection of one call.
 struct UpstreamConnection: ~Copyable {
     enum Phase: UInt8 { case connecting, handshaking, busy, idle }
+    enum Kind: UInt8 { case http1, http2, stream }
 
     var descriptor: Descriptor
+    var kind = Kind.http1
     var session = TLSSession()
+    /// The HTTP/2 side of a connection.
+    var multiplex = UpstreamMultiplex()
+    /// The HTTP/2 side of a stream.
+    var stream = UpstreamStream()
     var endpoint: Int32
     var phase: Phase
     /// Bytes received that do not make a head yet.
@@ -65,6 +71,10 @@ struct EndpointState {
     var firstIdle = SlotReference.none
     var lastIdle = SlotReference.none
     var idleCount: Int = 0
+    /// Open connections that speak HTTP/2; the first one that has room takes the next call.
+    var firstMultiplexed = SlotReference.none
+    /// Whether the endpoint has declined HTTP/2 when it could have agreed.
+    var declinesHTTP2 = false
 }
 
 /// One upstream of a worker: which endpoints, how they are chosen, how many retries are in hand.
@@ -80,4 +90,5 @@ struct UpstreamState {
     var idleTimeoutMicroseconds: Int64
     var idleMax: Int
     var connectionsMax: Int
+    var usesHTTP2: Bool
 }

@@ -31,8 +31,14 @@ struct WorkerState {
     var framesQueue: [SlotReference] = []
     /// Streams whose bytes have all gone out, or whose answer has ended, in the frames being written.
     var streamsSent: [SlotReference] = []
-    /// The connection whose frames are being read or written.
+    /// The caller's or the upstream's connection whose frames are being read or written.
     var multiplexed = SlotReference.none
+    var multiplexedUpstream = SlotReference.none
+    /// The same for upstreams: connections with frames to send, streams whose bytes have gone out, and
+    /// streams with something to read.
+    var upstreamFramesQueue: [SlotReference] = []
+    var upstreamStreamsSent: [SlotReference] = []
+    var answersQueue: [SlotReference] = []
     /// Callers' connections and their streams that are open.
     var openConnections = 0
     var openStreams = 0
@@ -51,6 +57,9 @@ struct WorkerState {
         resumeQueue.reserveCapacity(1_024)
         framesQueue.reserveCapacity(1_024)
         streamsSent.reserveCapacity(1_024)
+        upstreamFramesQueue.reserveCapacity(1_024)
+        upstreamStreamsSent.reserveCapacity(1_024)
+        answersQueue.reserveCapacity(1_024)
         deadDownstreams.reserveCapacity(1_024)
         deadExchanges.reserveCapacity(1_024)
         deadUpstreams.reserveCapacity(1_024)
@@ -102,6 +111,8 @@ package final class Worker {
     let http2: HTTP2Engine
     /// The head of an answer on its way into frames.
     let framedHead = Mutable(ResponseHead())
+    /// The head of a request on its way into frames.
+    let framedRequest = Mutable(RequestHead())
     /// Callers' connections at once.
     let connectionsMax: Int
     let headLimits: HeadLimits
@@ -150,10 +161,11 @@ package final class Worker {
         // As many streams as connections, so that no few connections can take the room of all.
         downstreams = SlotTable(capacity: connections * 2)
         exchanges = SlotTable(capacity: connections * 2)
-        upstreamConnections = SlotTable(capacity: connections * 2)
+        // Every call has a connection or a stream, and connections wait idle beside them.
+        upstreamConnections = SlotTable(capacity: connections * 4)
         keys = SlotTable(capacity: configuration.keys.cacheEntries + connections + 1_024)
         let now = MonotonicClock.nowMicroseconds()
-        timers = TimerWheel(timers: connections * 4, nowMicroseconds: now)
+        timers = TimerWheel(timers: connections * 6, nowMicroseconds: now)
         let wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
         self.wire = wire
         server = try TLSServerContext(
@@ -177,7 +189,8 @@ package final class Worker {
             clients.append(
                 usesTLS
                     ? try TLSClientContext(
-                        caPath: upstream.caPath, wire: wire, applicationProtocols: ["http/1.1"]) : nil)
+                        caPath: upstream.caPath, wire: wire,
+                        applicationProtocols: upstream.usesHTTP2 ? ["h2", "http/1.1"] : ["http/1.1"]) : nil)
         }
         self.clients = clients
         serverNames = names
@@ -229,7 +242,7 @@ package final class Worker {
     }
 
     private func waitMilliseconds() -> Int32 {
-        if !state.value.resumeQueue.isEmpty { return 0 }
+        if !state.value.resumeQueue.isEmpty || !state.value.answersQueue.isEmpty { return 0 }
         let tick = timers.millisecondsToNextTick(nowMicroseconds: state.value.nowMicroseconds)
         // Clock, gauges, store and access log want a turn from time to time even without traffic.
         return min(tick < 0 ? 200 : tick, storeWaitMilliseconds)
@@ -283,6 +296,7 @@ package final class Worker {
             endStep()
         }
         state.value.resumeQueue.removeAll(keepingCapacity: true)
+        takeAnswers()
         finishStep()
         flushStore()
         freeTheDead()
@@ -316,9 +330,7 @@ package final class Worker {
 
     /// Sends what the steps so far have produced.
     func finishStep() {
-        while !upstreamParts.value.isEmpty || !downstreamParts.value.isEmpty
-            || !state.value.framesQueue.isEmpty
-        {
+        while !upstreamParts.value.isEmpty || !downstreamParts.value.isEmpty || hasFrames {
             flushUpstream()
             flushDownstream()
             sendFrames()

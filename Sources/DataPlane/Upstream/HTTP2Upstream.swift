@@ -1,0 +1,249 @@
+import HTTP2
+import HTTPWire
+import Reactor
+import TLS
+
+// Connections of HTTP/2 to endpoints. Calls share them: each is a stream, kept as a connection of one call
+// (see HTTP2UpstreamStream.swift), so that pool, retry and timeouts need not know. An endpoint's connections
+// form a list; the first one with room takes the next call, another is opened when all are full.
+
+/// What a connection to an endpoint keeps of HTTP/2.
+struct UpstreamMultiplex {
+    var session = HTTP2Session()
+    var firstStream = SlotReference.none
+    var streamCount = 0
+    /// Whether the endpoint has said that it takes no further streams.
+    var takesNoMore = false
+    var isQueued = false
+    /// Neighbours in the endpoint's list.
+    var next = SlotReference.none
+    var previous = SlotReference.none
+}
+
+extension Worker {
+    // MARK: Choice
+
+    /// Gives a call a stream: on a connection that has room, or on a new one.
+    func startUpstreamStream(_ exchange: Slot<Exchange>, endpoint: Int) {
+        if let connection = roomyConnection(endpoint) {
+            addStream(to: connection, for: exchange)
+            return
+        }
+        let upstream = Int(exchange.value.upstream)
+        guard endpoints[endpoint].connections < upstreams[upstream].connectionsMax else {
+            metrics.add(.upstreamQueueOverflows)
+            failExchange(exchange, .overloaded, retryAfter: 1)
+            return
+        }
+        openMultiplexed(exchange, endpoint: endpoint)
+    }
+
+    private func roomyConnection(_ endpoint: Int) -> Slot<UpstreamConnection>? {
+        var reference = endpoints[endpoint].firstMultiplexed
+        while let connection = upstreamConnections.lookup(reference) {
+            if hasRoom(connection) { return connection }
+            reference = connection.value.multiplex.next
+        }
+        return nil
+    }
+
+    private func hasRoom(_ connection: Slot<UpstreamConnection>) -> Bool {
+        guard !connection.value.isDead, !connection.value.multiplex.takesNoMore else { return false }
+        var room = HTTP2Engine.streamsMax
+        if connection.value.multiplex.session.isOpen {
+            guard connection.value.multiplex.session.allowsRequests else { return false }
+            room = min(room, connection.value.multiplex.session.remoteStreamsMax)
+        }
+        return connection.value.multiplex.streamCount < room
+    }
+
+    private func openMultiplexed(_ exchange: Slot<Exchange>, endpoint: Int) {
+        metrics.add(.upstreamConnects)
+        do {
+            let opened = try openSocket(endpoint: endpoint)
+            var fresh = UpstreamConnection(
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), phase: .connecting,
+                interest: .write)
+            fresh.kind = .http2
+            guard let connection = upstreamConnections.allocate(fresh) else {
+                Socket.close(opened.descriptor)
+                failExchange(exchange, .overloaded, retryAfter: 1)
+                return
+            }
+            endpoints[endpoint].connections += 1
+            listMultiplexed(connection, endpoint)
+            do {
+                try poller.add(
+                    opened.descriptor, token: Token(.upstream, connection.reference).rawValue, .write)
+            } catch {
+                closeUpstream(connection)
+                throw error
+            }
+            setTimer(connection, after: upstreams[Int(exchange.value.upstream)].connectTimeoutMicroseconds)
+            addStream(to: connection, for: exchange)
+            if !opened.inProgress { isConnected(connection) }
+        } catch {
+            connectFailed(exchange, endpoint: endpoint)
+        }
+    }
+
+    private func listMultiplexed(_ connection: Slot<UpstreamConnection>, _ endpoint: Int) {
+        connection.value.multiplex.next = endpoints[endpoint].firstMultiplexed
+        if let next = upstreamConnections.lookup(connection.value.multiplex.next) {
+            next.value.multiplex.previous = connection.reference
+        }
+        endpoints[endpoint].firstMultiplexed = connection.reference
+    }
+
+    /// A connection is being closed: no call finds it any more.
+    func forgetMultiplexed(_ connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        let next = connection.value.multiplex.next
+        let previous = connection.value.multiplex.previous
+        if let neighbour = upstreamConnections.lookup(previous) {
+            neighbour.value.multiplex.next = next
+        } else if endpoints[endpoint].firstMultiplexed == connection.reference {
+            endpoints[endpoint].firstMultiplexed = next
+        }
+        if let neighbour = upstreamConnections.lookup(next) { neighbour.value.multiplex.previous = previous }
+        connection.value.multiplex.session.free()
+    }
+
+    // MARK: Life
+
+    /// TCP, and TLS where there is any, are up: the calls that waited begin.
+    func startUpstreamHTTP2(_ connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        if connection.value.session.isOpen, !connection.value.session.speaksHTTP2 {
+            endpoints[endpoint].declinesHTTP2 = true
+            restartElsewhere(connection)
+            return
+        }
+        guard let session = http2.makeClient() else {
+            multiplexedBroke(connection, .connectFailed)
+            return
+        }
+        connection.value.multiplex.session = session
+        markForFrames(connection)
+        updateInterest(connection)
+        cancelTimer(connection)
+        var reference = connection.value.multiplex.firstStream
+        while let stream = upstreamConnections.lookup(reference) {
+            reference = stream.value.stream.next
+            beginStream(stream)
+            if connection.value.isDead { return }
+        }
+        streamCountChanged(connection)
+    }
+
+    /// The endpoint speaks HTTP/1.1 only: the calls that waited go there as such.
+    private func restartElsewhere(_ connection: Slot<UpstreamConnection>) {
+        while let stream = upstreamConnections.lookup(connection.value.multiplex.firstStream) {
+            let exchange = exchanges.lookup(stream.value.exchange)
+            closeUpstream(stream)
+            guard let exchange, !exchange.value.isDead else { continue }
+            exchange.value.upstreamConnection = .none
+            exchange.value.attempts -= 1
+            startUpstream(exchange)
+        }
+        closeUpstream(connection)
+    }
+
+    /// Takes what has arrived on a connection; its streams go on from there.
+    func feedUpstreamHTTP2(_ connection: Slot<UpstreamConnection>) {
+        let block = answer.value
+        var goesOn = true
+        if !block.isEmpty {
+            state.value.multiplexedUpstream = connection.reference
+            goesOn = http2.receive(connection.value.multiplex.session, block.readable)
+            state.value.multiplexedUpstream = .none
+            answer.value.clear()
+        }
+        // What arrived whole is passed on before the end is.
+        takeAnswers()
+        if connection.value.isDead { return }
+        if !goesOn || connection.value.inputEnded || connection.value.multiplex.session.isFinished {
+            multiplexedBroke(connection, goesOn ? .upstreamClosed : .upstreamNonsense)
+            return
+        }
+        markForFrames(connection)
+    }
+
+    func markForFrames(_ connection: Slot<UpstreamConnection>) {
+        guard !connection.value.isDead, connection.value.multiplex.session.isOpen,
+            !connection.value.multiplex.isQueued
+        else { return }
+        connection.value.multiplex.isQueued = true
+        state.value.upstreamFramesQueue.append(connection.reference)
+    }
+
+    /// Sends the frames of a connection.
+    func sendFrames(_ connection: Slot<UpstreamConnection>) {
+        while connection.value.output.isEmpty {
+            state.value.multiplexedUpstream = connection.reference
+            let goesOn = http2.send(connection.value.multiplex.session)
+            state.value.multiplexedUpstream = .none
+            let frames = http2.frames.value
+            if !goesOn {
+                multiplexedBroke(connection, .upstreamNonsense)
+                return
+            }
+            if frames.isEmpty { break }
+            if connection.value.session.isOpen {
+                // The wire may hold a caller's records: they go first.
+                if wire.hasOutbound { flushDownstream() }
+                guard connection.value.session.write(frames.readable) else {
+                    multiplexedBroke(connection, .upstreamClosed)
+                    return
+                }
+                sendUpstreamWire(connection)
+            } else {
+                sendToUpstream(connection, frames.readable)
+            }
+            if connection.value.isDead { return }
+            if connection.value.outputIsBroken {
+                multiplexedBroke(connection, .upstreamClosed)
+                return
+            }
+        }
+        settleUpstreamStreams()
+    }
+
+    /// The last stream of a connection has gone, or a first one has come.
+    func streamCountChanged(_ connection: Slot<UpstreamConnection>) {
+        guard connection.value.phase == .busy, !connection.value.isDead else { return }
+        if connection.value.multiplex.streamCount > 0 {
+            cancelTimer(connection)
+        } else if connection.value.multiplex.takesNoMore || state.value.isDraining {
+            // Not from within the engine: the timer closes it.
+            setTimer(connection, after: 0)
+        } else {
+            let upstream = Int(endpoints[Int(connection.value.endpoint)].upstream)
+            setTimer(connection, after: upstreams[upstream].idleTimeoutMicroseconds)
+        }
+    }
+
+    /// A connection without streams has been quiet for too long, or takes no more.
+    func retireMultiplexed(_ connection: Slot<UpstreamConnection>) {
+        guard connection.value.multiplex.streamCount == 0 else { return }
+        connection.value.multiplex.session.terminate(.none)
+        sendFrames(connection)
+        if !connection.value.isDead { closeUpstream(connection) }
+    }
+
+    /// A connection cannot go on: each of its calls is retried where that is safe, answered, or cut.
+    func multiplexedBroke(_ connection: Slot<UpstreamConnection>, _ reason: Reason) {
+        guard !connection.value.isDead else { return }
+        connection.value.multiplex.takesNoMore = true
+        var isFirst = true
+        while let stream = upstreamConnections.lookup(connection.value.multiplex.firstStream) {
+            // One connection that breaks is one failure, however many calls it carried.
+            stream.value.stream.isBlameless = !isFirst
+            stream.value.stream.isClosed = true
+            isFirst = false
+            upstreamBroke(stream, reason)
+            if !stream.value.isDead { closeUpstream(stream) }
+        }
+        closeUpstream(connection)
+    }
+}

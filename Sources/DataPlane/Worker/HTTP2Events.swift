@@ -1,0 +1,194 @@
+import Configuration
+package import HTTP2
+import HTTPWire
+package import Reactor
+
+// What the engine tells while frames are read and written, handed to whose connection it is: a caller's or an
+// upstream's. Nothing is sent, received or freed from here; what follows waits in the worker's queues.
+
+extension Worker {
+    /// Whether frames wait to be sent.
+    var hasFrames: Bool { !state.value.framesQueue.isEmpty || !state.value.upstreamFramesQueue.isEmpty }
+
+    /// Sends the frames of all connections that have some.
+    func sendFrames() {
+        var index = 0
+        while index < state.value.upstreamFramesQueue.count {
+            let reference = state.value.upstreamFramesQueue[index]
+            index += 1
+            guard let connection = upstreamConnections.lookup(reference), !connection.value.isDead else {
+                continue
+            }
+            connection.value.multiplex.isQueued = false
+            sendFrames(connection)
+        }
+        state.value.upstreamFramesQueue.removeAll(keepingCapacity: true)
+        index = 0
+        while index < state.value.framesQueue.count {
+            let reference = state.value.framesQueue[index]
+            index += 1
+            guard let slot = downstreams.lookup(reference), !slot.value.isDead else { continue }
+            slot.value.multiplex.isQueued = false
+            sendFrames(slot)
+        }
+        state.value.framesQueue.removeAll(keepingCapacity: true)
+    }
+
+    /// The caller's connection whose frames are at work.
+    private var current: Slot<Downstream>? {
+        guard let slot = downstreams.lookup(state.value.multiplexed), !slot.value.isDead else { return nil }
+        return slot
+    }
+
+    /// The upstream's connection whose frames are at work.
+    private var currentUpstream: Slot<UpstreamConnection>? {
+        guard let slot = upstreamConnections.lookup(state.value.multiplexedUpstream), !slot.value.isDead
+        else { return nil }
+        return slot
+    }
+
+    private func stream(_ tag: UInt64) -> Slot<Downstream>? {
+        guard tag != 0, Token(rawValue: tag).kind == .downstream,
+            let slot = downstreams.lookup(Token(rawValue: tag).reference), !slot.value.isDead
+        else { return nil }
+        return slot
+    }
+
+    private func upstreamStream(_ tag: UInt64) -> Slot<UpstreamConnection>? {
+        guard tag != 0, Token(rawValue: tag).kind == .upstream,
+            let slot = upstreamConnections.lookup(Token(rawValue: tag).reference), !slot.value.isDead
+        else { return nil }
+        return slot
+    }
+}
+
+extension Worker: HTTP2Owner {
+    package func http2HeadBegan(_ session: HTTP2Session) {
+        guard let slot = current, slot.value.multiplex.streamCount == 0 else { return }
+        setTimer(slot, after: Int64(timeouts.head) * 1_000)
+    }
+
+    package func http2Head(
+        _ session: HTTP2Session, stream number: Int32, _ kind: HTTP2HeadKind, endsStream: Bool
+    ) {
+        let tag = session.tag(ofStream: number)
+        if let connection = current {
+            if kind == .request {
+                openStream(connection, number, endsStream: endsStream)
+            } else if let slot = stream(tag) {
+                takeTrailers(slot)
+            }
+        } else if let slot = upstreamStream(tag) {
+            takeAnswerHead(slot, endsStream: endsStream)
+        }
+    }
+
+    package func http2Data(_ session: HTTP2Session, stream number: Int32, _ bytes: Span<UInt8>) {
+        let tag = session.tag(ofStream: number)
+        if let connection = current {
+            connection.value.multiplex.budget.earn(1)
+            // A stream that stalls keeps its own window shut, not its neighbours', as long as memory allows.
+            connection.value.multiplex.heldBytes += bytes.count
+            if pool.bytesOutstanding < HardLimits.bodyBytesHeld {
+                session.consumeConnection(connection.value.multiplex.heldBytes)
+                connection.value.multiplex.heldBytes = 0
+            }
+            if let slot = stream(tag) {
+                takeBody(slot, bytes)
+            } else {
+                session.consumeStream(number, bytes.count)
+            }
+        } else {
+            session.consumeConnection(bytes.count)
+            if let slot = upstreamStream(tag) {
+                takeAnswerBody(slot, bytes)
+            } else {
+                session.consumeStream(number, bytes.count)
+            }
+        }
+    }
+
+    package func http2DataEnded(_ session: HTTP2Session, stream number: Int32) {
+        let tag = session.tag(ofStream: number)
+        if let slot = stream(tag) {
+            takeEnd(slot)
+        } else if let slot = upstreamStream(tag) {
+            takeAnswerEnd(slot)
+        }
+    }
+
+    package func http2Frame(_ session: HTTP2Session, _ frame: HTTP2FrameKind, length: Int) {
+        // Upstreams are ours: what they send is bounded, not judged.
+        guard let slot = current, !slot.value.multiplex.budget.isExhausted else { return }
+        slot.value.multiplex.budget.spend(
+            frame, length: length, nowMicroseconds: state.value.nowMicroseconds)
+        guard slot.value.multiplex.budget.isExhausted else { return }
+        metrics.add(.floodsEnded)
+        session.terminate(.enhanceYourCalm)
+    }
+
+    package func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {
+        guard let connection = currentUpstream else { return }
+        connection.value.multiplex.takesNoMore = true
+    }
+
+    package func http2Closed(_ session: HTTP2Session, stream number: Int32, tag: UInt64, code: UInt32) {
+        if let slot = stream(tag) {
+            slot.value.stream.isClosed = true
+            // A regular end is settled with the frames that carried it.
+            if !slot.value.stream.hasEnded { abandonStream(slot, .callerGone, isClosed: true) }
+        } else if let slot = upstreamStream(tag) {
+            upstreamStreamClosed(slot, code)
+        }
+    }
+
+    package func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
+        if let slot = stream(tag) {
+            return HTTP2BodyState(
+                count: slot.value.output.count, isEnd: slot.value.stream.answer == .ended,
+                hasTrailers: !slot.value.stream.trailers.isEmpty)
+        }
+        if let slot = upstreamStream(tag) {
+            return HTTP2BodyState(
+                count: slot.value.output.count, isEnd: slot.value.stream.request == .ended,
+                hasTrailers: !slot.value.stream.trailers.isEmpty)
+        }
+        return HTTP2BodyState(count: 0, isEnd: false, hasTrailers: false)
+    }
+
+    package func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {
+        if let slot = stream(tag) {
+            frames.append(slot.value.output.span(0..<count))
+            slot.value.output.consume(count)
+            current?.value.multiplex.budget.earn(1)
+            if slot.value.output.isEmpty { noteSent(slot) }
+        } else if let slot = upstreamStream(tag) {
+            frames.append(slot.value.output.span(0..<count))
+            slot.value.output.consume(count)
+            if slot.value.output.isEmpty { state.value.upstreamStreamsSent.append(slot.reference) }
+        } else {
+            preconditionFailure("only a living stream has promised bytes")
+        }
+    }
+
+    package func http2SubmitTrailers(_ session: HTTP2Session, stream number: Int32, tag: UInt64) {
+        if let slot = stream(tag) {
+            http2.submitTrailers(session, stream: number, slot.value.stream.trailers)
+        } else if let slot = upstreamStream(tag) {
+            http2.submitTrailers(session, stream: number, slot.value.stream.trailers)
+        }
+    }
+
+    package func http2SideEnded(_ session: HTTP2Session, stream number: Int32, tag: UInt64) {
+        guard let slot = stream(tag) else { return }
+        slot.value.stream.hasEnded = true
+        current?.value.multiplex.budget.earn(FrameBudget.pointsPerAnswer)
+        noteSent(slot)
+    }
+
+    private func noteSent(_ slot: Slot<Downstream>) {
+        guard !slot.value.stream.isNoted else { return }
+        slot.value.stream.isNoted = true
+        state.value.streamsSent.append(slot.reference)
+    }
+}
