@@ -16,8 +16,6 @@ package protocol HTTP2Owner: AnyObject {
     func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>)
     /// The peer has ended its side of a stream with a DATA frame.
     func http2DataEnded(_ session: HTTP2Session, stream: Int32)
-    /// Any frame has begun: for counting.
-    func http2Frame(_ session: HTTP2Session, _ frame: HTTP2FrameKind, length: Int)
     /// The peer takes no further streams than `lastStream`.
     func http2GoAway(_ session: HTTP2Session, lastStream: Int32)
     /// A stream is over for nghttp2. `code` is 0 after a regular end.
@@ -66,8 +64,9 @@ package final class HTTP2Engine {
     private static let answerHeadBytes = 65_536
     /// Bytes of frames that one `send` collects.
     package static let framesBytes = 131_072
-    /// SETTINGS and PING acknowledgements that may wait for a peer that does not read.
-    private static let acknowledgementsMax = 64
+    /// SETTINGS and PING acknowledgements that may wait for a peer that does not read: more than the owner's
+    /// own count lets through in one read.
+    private static let acknowledgementsMax = 1_000
     /// Frames of one header block (CVE-2024-28182).
     private static let continuationsMax = 8
     /// Streams that a peer may reset at once, and a second after that, before the library ends the
@@ -138,7 +137,6 @@ package final class HTTP2Engine {
     private func installCallbacks() {
         unsafe nghttp2_session_callbacks_set_send_callback(callbacks, sendFrame)
         unsafe nghttp2_session_callbacks_set_send_data_callback(callbacks, sendData)
-        unsafe nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, frameBegan)
         unsafe nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frameReceived)
         unsafe nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, headersBegan)
         unsafe nghttp2_session_callbacks_set_on_header_callback(callbacks, fieldReceived)
@@ -290,16 +288,6 @@ func readBody(
     }
     unsafe flags?.pointee = result
     return count
-}
-
-@c
-private func frameBegan(
-    _ session: OpaquePointer?, _ head: UnsafePointer<nghttp2_frame_hd>?, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    guard let head = unsafe head else { return 0 }
-    let kind = unsafe HTTP2FrameKind(rawValue: head.pointee.type) ?? .unknown
-    unsafe engine(user).owner?.http2Frame(handle(session), kind, length: head.pointee.length)
-    return 0
 }
 
 @c

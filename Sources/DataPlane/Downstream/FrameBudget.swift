@@ -25,7 +25,7 @@ struct FrameBudget {
             earn(Int32(truncatingIfNeeded: min(elapsed, 60_000_000) / 1_000 * Self.pointsPerSecond / 1_000))
         }
         switch kind {
-        case .data: if length == 0 { points -= 2 }
+        case .data: points -= length == 0 ? 2 : 1
         case .resetStream: points -= 10
         case .settings, .continuation: points -= 5
         case .ping: points -= 4

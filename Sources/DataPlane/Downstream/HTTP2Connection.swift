@@ -13,6 +13,7 @@ struct MultiplexState {
     var session = HTTP2Session()
     var firstStream = SlotReference.none
     var streamCount = 0
+    var walker = FrameWalker()
     var budget = FrameBudget()
     /// Whether the connection already waits in the worker's queue of frames.
     var isQueued = false
@@ -38,15 +39,37 @@ extension Worker {
     func feedHTTP2(_ slot: Slot<Downstream>) {
         let block = plain.value
         guard !block.isEmpty else { return }
+        guard countFrames(slot, block) else {
+            plain.value.clear()
+            return
+        }
         state.value.multiplexed = slot.reference
         let goesOn = http2.receive(slot.value.multiplex.session, block.readable)
         state.value.multiplexed = .none
         plain.value.clear()
         if !goesOn {
-            // What the library has to say of it goes out first.
+            // No frame of it can be trusted; the caller is told so before the connection closes.
+            slot.value.multiplex.session.terminate(.protocolError)
             slot.value.isFinishing = true
         }
         markForFrames(slot)
+    }
+
+    /// Holds what has arrived against what the connection may ask for. False when it was too much.
+    private func countFrames(_ slot: Slot<Downstream>, _ block: Block) -> Bool {
+        let bytes = block.readable
+        var offset = 0
+        while let frame = slot.value.multiplex.walker.next(bytes, &offset) {
+            slot.value.multiplex.budget.spend(
+                frame.kind, length: frame.length, nowMicroseconds: state.value.nowMicroseconds)
+            guard slot.value.multiplex.budget.isExhausted else { continue }
+            metrics.add(.floodsEnded)
+            slot.value.multiplex.session.terminate(.enhanceYourCalm)
+            slot.value.isFinishing = true
+            markForFrames(slot)
+            return false
+        }
+        return true
     }
 
     /// Has the connection's frames sent at the end of the step.

@@ -86,7 +86,6 @@ extension Worker: HTTP2Owner {
     package func http2Data(_ session: HTTP2Session, stream number: Int32, _ bytes: Span<UInt8>) {
         let tag = session.tag(ofStream: number)
         if let connection = current {
-            connection.value.multiplex.budget.earn(1)
             // A stream that stalls keeps its own window shut, not its neighbours', as long as memory allows.
             connection.value.multiplex.heldBytes += bytes.count
             if pool.bytesOutstanding < HardLimits.bodyBytesHeld {
@@ -94,6 +93,7 @@ extension Worker: HTTP2Owner {
                 connection.value.multiplex.heldBytes = 0
             }
             if let slot = stream(tag) {
+                connection.value.multiplex.budget.earn(1)
                 takeBody(slot, bytes)
             } else {
                 session.consumeStream(number, bytes.count)
@@ -115,16 +115,6 @@ extension Worker: HTTP2Owner {
         } else if let slot = upstreamStream(tag) {
             takeAnswerEnd(slot)
         }
-    }
-
-    package func http2Frame(_ session: HTTP2Session, _ frame: HTTP2FrameKind, length: Int) {
-        // Upstreams are ours: what they send is bounded, not judged.
-        guard let slot = current, !slot.value.multiplex.budget.isExhausted else { return }
-        slot.value.multiplex.budget.spend(
-            frame, length: length, nowMicroseconds: state.value.nowMicroseconds)
-        guard slot.value.multiplex.budget.isExhausted else { return }
-        metrics.add(.floodsEnded)
-        session.terminate(.enhanceYourCalm)
     }
 
     package func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {
