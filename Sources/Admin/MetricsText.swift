@@ -11,16 +11,27 @@ package struct MetricsFacts: Sendable {
     package var version: String
     /// Seconds since 1970 at which each certificate ends, by subject.
     package var certificates: [(subject: String, notAfter: Int64)]
-    package var configurationReloadSucceeded: Bool
+    package var reloads: ReloadFacts
 
     package init(
-        version: String, certificates: [(subject: String, notAfter: Int64)],
-        configurationReloadSucceeded: Bool
+        version: String, certificates: [(subject: String, notAfter: Int64)], reloads: ReloadFacts
     ) {
         self.version = version
         self.certificates = certificates
-        self.configurationReloadSucceeded = configurationReloadSucceeded
+        self.reloads = reloads
     }
+}
+
+/// How reloads of the configuration have gone.
+package struct ReloadFacts: Sendable {
+    /// Whether the last one was accepted; true before the first.
+    package var lastSucceeded = true
+    package var accepted: UInt64 = 0
+    package var refused: UInt64 = 0
+    /// When the configuration in use was read, Unix seconds.
+    package var acceptedSeconds: Int64
+
+    package init(acceptedSeconds: Int64) { self.acceptedSeconds = acceptedSeconds }
 }
 
 /// Renders all metrics of a gateway.
@@ -29,8 +40,10 @@ package struct MetricsText {
     private let facts: MetricsFacts
     private let workers: [WorkerMetrics]
     private let isOpenMetrics: Bool
-    /// Routes by name: those that share one are one series.
-    private let routes: [(name: String, numbers: [Int])]
+    private let plan: ServingPlan
+    /// With the numbers under which the workers count them.
+    private let routes: [(name: String, number: Int)]
+    private let tiers: [(name: String, number: Int)]
     private var text = ""
 
     /// - Parameter openMetrics: whether the scraper asked for `application/openmetrics-text`.
@@ -51,15 +64,9 @@ package struct MetricsText {
         self.facts = facts
         self.isOpenMetrics = isOpenMetrics
         workers = server.metrics
-        var routes: [(name: String, numbers: [Int])] = [("none", [-1])]
-        for (number, route) in server.plan.configuration.routes.enumerated() {
-            if let index = routes.firstIndex(where: { $0.name == route.name }) {
-                routes[index].numbers.append(number)
-            } else {
-                routes.append((route.name, [number]))
-            }
-        }
-        self.routes = routes
+        plan = server.plan
+        routes = [("none", -1)] + plan.routeSeries
+        tiers = plan.tierSeries
         text.reserveCapacity(1 << 16)
     }
 
@@ -102,31 +109,23 @@ package struct MetricsText {
         return result
     }
 
-    private func tierName(_ tier: Int) -> String {
-        tier < 0 ? "none" : server.plan.configuration.tiers[tier].name
-    }
-
     private mutating func requests() {
-        let shape = server.plan.shape
         family("gateway_requests_total", "counter", "Answered requests.")
         for route in routes {
             for method in Method.allCases {
                 for slot in StatusSlot.labels.indices where !StatusSlot.labels[slot].isEmpty {
-                    for tier in -1..<shape.tiers {
-                        let count = route.numbers.reduce(UInt64(0)) { total, number in
-                            total
-                                &+ sum {
-                                    $0.requests(
-                                        route: number, method: Int(method.rawValue), statusSlot: slot,
-                                        tier: tier)
-                                }
+                    for tier in [(name: "none", number: -1)] + tiers {
+                        let count = sum {
+                            $0.requests(
+                                route: route.number, method: Int(method.rawValue), statusSlot: slot,
+                                tier: tier.number)
                         }
                         guard count > 0 else { continue }
                         line(
                             "gateway_requests_total",
                             [
                                 ("route", route.name), ("method", "\(method.name)"),
-                                ("code", StatusSlot.labels[slot]), ("tier", tierName(tier)),
+                                ("code", StatusSlot.labels[slot]), ("tier", tier.name),
                             ], "\(count)")
                     }
                 }
@@ -140,15 +139,13 @@ package struct MetricsText {
             "From the whole request head to the end of the answer.")
         for route in routes {
             histogram("gateway_request_duration_seconds", ("route", route.name)) { [workers] cell in
-                route.numbers.reduce(UInt64(0)) { total, number in
-                    workers.reduce(total) { $0 &+ $1.routeDuration(route: number, cell: cell) }
-                }
+                workers.reduce(0) { $0 &+ $1.routeDuration(route: route.number, cell: cell) }
             }
         }
         family(
             "gateway_upstream_duration_seconds", "histogram",
             "From the choice of an endpoint to its last byte.")
-        for (number, upstream) in server.plan.configuration.upstreams.enumerated() {
+        for (upstream, number, _) in plan.upstreamNumbers {
             histogram("gateway_upstream_duration_seconds", ("upstream", upstream.name)) { [workers] cell in
                 workers.reduce(0) { $0 &+ $1.upstreamDuration(upstream: number, cell: cell) }
             }
@@ -190,19 +187,19 @@ package struct MetricsText {
             line("gateway_auth_total", [("result", "\(result)")], "\(count)")
         }
         family("gateway_ratelimit_total", "counter", "Decisions of the limiter.")
-        for tier in 0..<server.plan.shape.tiers {
+        for tier in tiers {
             for decision in WorkerMetrics.LimitDecision.allCases {
                 line(
-                    "gateway_ratelimit_total", [("tier", tierName(tier)), ("decision", "\(decision)")],
-                    "\(sum { $0.value(decision, tier: tier) })")
+                    "gateway_ratelimit_total", [("tier", tier.name), ("decision", "\(decision)")],
+                    "\(sum { $0.value(decision, tier: tier.number) })")
             }
         }
         family(
             "gateway_ratelimit_near_total", "counter", "Calls let through with over 80 % of the limit used.")
-        for tier in 0..<server.plan.shape.tiers {
+        for tier in tiers {
             line(
-                "gateway_ratelimit_near_total", [("tier", tierName(tier))],
-                "\(sum { $0.nearLimitCount(tier: tier) })")
+                "gateway_ratelimit_near_total", [("tier", tier.name)],
+                "\(sum { $0.nearLimitCount(tier: tier.number) })")
         }
         family("gateway_plaintext_refused_total", "counter", "Plain HTTP requests refused.")
         line(
@@ -217,7 +214,7 @@ package struct MetricsText {
         }
         family("gateway_key_record_problems_total", "counter", "Key records that could not be used.")
         line("gateway_key_record_problems_total", [], "\(sum(.recordProblems))")
-        if server.plan.configuration.store.endpoint != .memory {
+        if plan.configuration.store.endpoint != .memory {
             family(
                 "gateway_revocation_lag_seconds", "gauge",
                 "Age of the last proof that changes of keys are heard: so late can a revocation be.")
@@ -271,7 +268,7 @@ package struct MetricsText {
         family("gateway_upstream_healthy", "gauge", "Whether active checks let calls go to an endpoint.")
         let health = server.health
         var number = 0
-        for upstream in server.plan.configuration.upstreams {
+        for upstream in plan.configuration.upstreams {
             for endpoint in upstream.endpoints {
                 line(
                     "gateway_upstream_healthy",
@@ -295,7 +292,19 @@ package struct MetricsText {
         family(
             "gateway_config_reload_success", "gauge",
             "Whether the last reload of the configuration took effect.")
-        line("gateway_config_reload_success", [], facts.configurationReloadSucceeded ? "1" : "0")
+        line("gateway_config_reload_success", [], facts.reloads.lastSucceeded ? "1" : "0")
+        family("gateway_config_reloads_total", "counter", "Reloads of the configuration.")
+        line("gateway_config_reloads_total", [("result", "accepted")], "\(facts.reloads.accepted)")
+        line("gateway_config_reloads_total", [("result", "refused")], "\(facts.reloads.refused)")
+        family(
+            "gateway_config_last_accepted_timestamp_seconds", "gauge",
+            "When the configuration in use was read, Unix seconds.")
+        line(
+            "gateway_config_last_accepted_timestamp_seconds", [], "\(facts.reloads.acceptedSeconds)")
+        family(
+            "gateway_config_generation", "gauge", "The configuration that every worker has gone over to.")
+        line(
+            "gateway_config_generation", [], "\(workers.map { $0.value(.generation) }.min() ?? 0)")
         family("gateway_build_info", "gauge", "The running program.")
         line("gateway_build_info", [("version", facts.version)], "1")
         family("process_start_time_seconds", "gauge", "Start of the process, Unix seconds.")

@@ -28,6 +28,8 @@ package final class KeyCache {
     private let unknown: KeyTable
     /// Entries of older generations are stale.
     private var generation: UInt32 = 1
+    /// Added to it for the unknown.
+    private var unknownGeneration: UInt32 = 0
 
     /// - Parameters:
     ///   - entries: most known keys, at least 1.
@@ -49,7 +51,7 @@ package final class KeyCache {
             return known.isFresh(entry, generation, nowMicroseconds) ? .known(entry) : .stale(entry)
         }
         guard let entry = unknown.find(fingerprint) else { return .absent }
-        if unknown.isFresh(entry, generation, nowMicroseconds) { return .unknown }
+        if unknown.isFresh(entry, generation &+ unknownGeneration, nowMicroseconds) { return .unknown }
         unknown.remove(entry)
         return .absent
     }
@@ -80,12 +82,21 @@ package final class KeyCache {
         _ = unknown.insert(
             KeyTable.Slot(
                 fingerprint: fingerprint, expiresAtMicroseconds: expiresAtMicroseconds, value: 0,
-                generation: generation, verifiedAtMicroseconds: 0, digest: digest))
+                generation: generation &+ unknownGeneration, verifiedAtMicroseconds: 0, digest: digest))
         return removed
     }
 
     /// The caller's slot number.
     package func value(of entry: Int) -> Int32 { known.slots[entry].value }
+
+    /// Gives an entry another slot; nothing else of it changes.
+    ///
+    /// - Returns: the slot that it had, for the caller to free.
+    package func replaceValue(of entry: Int, with value: Int32) -> Int32 {
+        let former = known.slots[entry].value
+        known.slots[entry].value = value
+        return former
+    }
 
     /// The digest that the entry was inserted with.
     package func digest(of entry: Int) -> Digest256 { known.slots[entry].digest }
@@ -118,6 +129,11 @@ package final class KeyCache {
         if let entry = unknown.find(digest) { unknown.remove(entry) }
         guard let entry = known.find(digest) else { return nil }
         return known.remove(entry)
+    }
+
+    /// Forgets which credentials are unknown, in one step: a record that could not be used may be good now.
+    package func forgetUnknown() {
+        unknownGeneration &+= 1
     }
 
     /// Makes every entry stale in one step: invalidations may have been missed.

@@ -55,4 +55,13 @@ public enum FileReader {
         guard raw >= 0 else { throw .last("open") }
         return Descriptor(rawValue: raw)
     }
+
+    /// What tells one state of a file from another without reading it, symbolic links followed: device,
+    /// inode, size and time of change. The reason, when it cannot be reached.
+    public static func identity(path: String) -> String {
+        var info = stat()
+        guard unsafe stat(path, &info) == 0 else { return SystemError.last("stat").reason }
+        let changed = "\(info.st_mtim.tv_sec).\(info.st_mtim.tv_nsec)"
+        return "\(info.st_dev):\(info.st_ino):\(info.st_size):\(changed)"
+    }
 }

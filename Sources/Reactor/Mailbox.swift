@@ -12,6 +12,8 @@ public final class Wakeup: Sendable {
         descriptor = Descriptor(rawValue: raw)
     }
 
+    deinit { Socket.close(descriptor) }
+
     /// Makes the descriptor readable. It cannot block: a counter that is already high stays readable.
     public func signal() {
         var one: UInt64 = 1

@@ -11,7 +11,8 @@ package struct CertificateFacts: Sendable {
     package let notAfter: Int64
     let keyType: Int32
 
-    /// Reads the first certificate of a chain and checks that the key belongs to it.
+    /// Reads the first certificate of a chain, and checks that the key belongs to it and that every
+    /// certificate has been issued by the next one.
     package static func inspect(
         chainPath: String, privateKeyPath: String?
     ) throws(TLSError) -> CertificateFacts {
@@ -31,6 +32,7 @@ package struct CertificateFacts: Sendable {
                     "the private key \(privateKeyPath) does not belong to the certificate \(chainPath)")
             }
         }
+        try checkOrder(chainPath)
         let common = unsafe commonName(of: certificate)
         var names = unsafe alternativeNames(of: certificate)
         if names.isEmpty, !common.isEmpty { names = [common.lowercased()] }
@@ -38,6 +40,30 @@ package struct CertificateFacts: Sendable {
             subject: common.isEmpty ? names.first ?? "unnamed" : common, names: names,
             notAfter: expiry(of: certificate),
             keyType: EVP_PKEY_get_base_id(X509_get0_pubkey(certificate)))
+    }
+
+    /// Clients may refuse a chain that they would have to sort (RFC 8446 section 4.4.2).
+    private static func checkOrder(_ path: String) throws(TLSError) {
+        guard let bio = unsafe BIO_new_file(path, "r") else { return }
+        defer { unsafe BIO_free(bio) }
+        var subject: OpaquePointer?
+        defer { unsafe X509_free(subject) }
+        var position = 1
+        while let issuer = unsafe PEM_read_bio_X509(bio, nil, { _, _, _, _ in 0 }, nil) {
+            if let subject = unsafe subject {
+                guard unsafe X509_check_issued(issuer, subject) == X509_V_OK else {
+                    unsafe X509_free(issuer)
+                    throw TLSError(
+                        "the chain \(path) is out of order: certificate \(position) has not issued "
+                            + "certificate \(position - 1)")
+                }
+                unsafe X509_free(subject)
+            }
+            unsafe subject = issuer
+            position += 1
+        }
+        // The end of the file is an error to OpenSSL.
+        ERR_clear_error()
     }
 
     private typealias PasswordCallback =

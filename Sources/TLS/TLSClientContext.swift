@@ -3,17 +3,25 @@ import Reactor
 
 /// The client side of one worker: upstreams and the store. Certificates are always verified.
 @safe
-package final class TLSClientContext {
+package final class TLSClientContext: CountedContext {
     private let context: OpaquePointer
-    private let library: OpaquePointer
+    private let library: TLSLibrary
     private let wire: TLSWire
+    private let sessions = SessionCount()
 
-    /// - Parameter caPath: a file of trusted authorities instead of the system's.
-    package init(caPath: String?, wire: TLSWire, applicationProtocols: [String] = []) throws(TLSError) {
-        guard let library = unsafe OSSL_LIB_CTX_new(),
-            let context = unsafe SSL_CTX_new_ex(library, nil, TLS_client_method())
-        else { throw .openSSL("no TLS context") }
-        unsafe self.library = library
+    package var openSessions: Int { sessions.value }
+
+    /// - Parameters:
+    ///   - caPath: a file of trusted authorities instead of the system's.
+    ///   - library: shared with the other contexts of the thread; one of its own otherwise.
+    package init(
+        caPath: String?, wire: TLSWire, applicationProtocols: [String] = [], library: TLSLibrary? = nil
+    ) throws(TLSError) {
+        let library = if let library { library } else { try TLSLibrary() }
+        guard let context = unsafe SSL_CTX_new_ex(library.context, nil, TLS_client_method()) else {
+            throw .openSSL("no TLS context")
+        }
+        self.library = library
         unsafe self.context = context
         self.wire = wire
         unsafe TLSPolicy.apply(to: context, minimumVersion: .v12)
@@ -34,13 +42,14 @@ package final class TLSClientContext {
 
     deinit {
         unsafe SSL_CTX_free(context)
-        unsafe OSSL_LIB_CTX_free(library)
+        sessions.deallocate()
     }
 
     /// A session that will accept only a certificate for `serverName`, a DNS name or an address.
     package func makeSession(serverName: String) -> TLSSession? {
         guard let ssl = unsafe SSL_new(context) else { return nil }
         unsafe SSL_set_connect_state(ssl)
+        unsafe sessions.count(ssl)
         let isAddress = SocketAddress(ip: serverName, port: 0) != nil
         if isAddress {
             unsafe X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(ssl), serverName)

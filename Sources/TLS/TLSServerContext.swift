@@ -31,10 +31,9 @@ package struct TLSServerSettings: Sendable {
     }
 }
 
-/// The server side of one worker: an `OSSL_LIB_CTX` of its own (a shared one costs over 600 read locks per
-/// handshake in OpenSSL 3.0), and an `SSL_CTX` per set of certificates with the same names.
+/// The server side of one worker: an `SSL_CTX` per set of certificates with the same names.
 @safe
-package final class TLSServerContext {
+package final class TLSServerContext: CountedContext {
     /// One `SSL_CTX` and the names it answers for.
     @safe
     private struct Entry {
@@ -45,22 +44,17 @@ package final class TLSServerContext {
     }
 
     private var entries: [Entry] = []
-    private let library: OpaquePointer
+    private let library: TLSLibrary
     private let wire: TLSWire
+    private let sessions = SessionCount()
     let tickets: TicketKeys
     let protocolList: [UInt8]
-    let cipher: OpaquePointer
 
     /// - Throws: one sentence that names the file at fault.
     package init(
-        settings: TLSServerSettings, tickets: TicketKeys, wire: TLSWire
+        settings: TLSServerSettings, tickets: TicketKeys, wire: TLSWire, library: TLSLibrary
     ) throws(TLSError) {
-        guard let library = unsafe OSSL_LIB_CTX_new() else { throw .openSSL("no library context") }
-        unsafe self.library = library
-        guard let cipher = unsafe EVP_CIPHER_fetch(library, "AES-256-CBC", nil) else {
-            throw .openSSL("AES-256-CBC is not available")
-        }
-        unsafe self.cipher = cipher
+        self.library = library
         self.wire = wire
         self.tickets = tickets
         protocolList = settings.applicationProtocols.flatMap { name in
@@ -75,9 +69,11 @@ package final class TLSServerContext {
 
     deinit {
         for entry in entries { unsafe SSL_CTX_free(entry.context) }
-        unsafe EVP_CIPHER_free(cipher)
-        unsafe OSSL_LIB_CTX_free(library)
+        sessions.deallocate()
     }
+
+    package var openSessions: Int { sessions.value }
+    var cipher: OpaquePointer { unsafe library.ticketCipher }
 
     /// A session for a connection that has just been accepted.
     package func makeSession() -> TLSSession? {
@@ -86,6 +82,7 @@ package final class TLSServerContext {
             return nil
         }
         unsafe SSL_set_accept_state(ssl)
+        unsafe sessions.count(ssl)
         unsafe wire.attach(to: ssl)
         return unsafe TLSSession(ssl)
     }
@@ -122,7 +119,7 @@ package final class TLSServerContext {
     }
 
     private func makeContext(_ settings: TLSServerSettings) throws(TLSError) -> OpaquePointer {
-        guard let context = unsafe SSL_CTX_new_ex(library, nil, TLS_server_method()) else {
+        guard let context = unsafe SSL_CTX_new_ex(library.context, nil, TLS_server_method()) else {
             throw .openSSL("no TLS context")
         }
         unsafe TLSPolicy.apply(to: context, minimumVersion: settings.minimumVersion)

@@ -85,6 +85,7 @@ package struct TLSSession {
         guard let ssl = unsafe ssl else { return }
         // Without this OpenSSL counts a connection cut without goodbye as a failed session.
         unsafe SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
+        unsafe SessionCount.forget(ssl)
         unsafe SSL_free(ssl)
         unsafe self.ssl = nil
     }

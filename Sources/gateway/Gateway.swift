@@ -47,11 +47,15 @@ struct ConfigurationOption: ParsableArguments {
     /// - Throws: `ExitCode` 78, with every problem on standard error.
     func load() throws -> GatewayConfiguration {
         do {
-            return try ConfigurationLoader.load(
-                path: config, environment: Environment.all(), processors: ProcessLimits.processorCount())
+            return try read()
         } catch {
             for line in error.lines { Console.error(line) }
             throw ExitCode(Status.configuration)
         }
+    }
+
+    func read() throws(ConfigurationProblems) -> GatewayConfiguration {
+        try ConfigurationLoader.load(
+            path: config, environment: Environment.all(), processors: ProcessLimits.processorCount())
     }
 }

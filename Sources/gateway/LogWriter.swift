@@ -10,7 +10,6 @@ import Synchronization
 final class LogWriter: @unchecked Sendable {
     // `@unchecked`: after `start` only its own thread touches what is not atomic.
     private let shared: SharedState
-    private let formatter: AccessLogFormatter
     private let target: Descriptor
     private let logger: Logger
     private let stopping = Atomic<Bool>(false)
@@ -18,7 +17,6 @@ final class LogWriter: @unchecked Sendable {
 
     init(_ configuration: GatewayConfiguration, _ shared: SharedState) throws(ServerProblem) {
         self.shared = shared
-        formatter = AccessLogFormatter(configuration)
         switch configuration.accessLog.target {
         case .off: target = .none
         case .standardOutput: target = Descriptor(rawValue: 1)
@@ -55,6 +53,7 @@ final class LogWriter: @unchecked Sendable {
         var isLast = false
         while true {
             for report in shared.reports.takeAll() { write(report) }
+            let formatter = AccessLogFormatter(shared.names)
             for block in shared.accessLog.takeAll() where target.isOpen {
                 FileReader.write(formatter.lines(block), to: target)
             }

@@ -7,14 +7,17 @@ import TLS
 struct Run: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Run the gateway.",
-        discussion: "SIGTERM drains and ends it; a second SIGTERM ends it at once.")
+        discussion: """
+            SIGTERM drains and ends it; a second SIGTERM ends it at once. SIGHUP reads the configuration \
+            again.
+            """)
 
     @OptionGroup var options: ConfigurationOption
 
     func run() throws {
         let configuration = try options.load()
         do {
-            try Service(configuration).run { service in
+            try Service(configuration, source: options.read).run { service in
                 service.announce(
                     "\(Version.text) serves https://\(service.server.httpsAddress) with "
                         + "\(configuration.workers) workers")

@@ -12,19 +12,20 @@ final class Service {
     }
 
     let server: GatewayServer
-    private let configuration: GatewayConfiguration
     private let poller: Poller
     private let signals: Descriptor
     private var admin: AdminServer?
     private let logWriter: LogWriter
     private let store: StoreThread
-    private let certificates: [(subject: String, notAfter: Int64)]
+    private let reloader: Reloader
 
     /// Binds everything.
     ///
+    /// - Parameter source: reads the configuration again; nil where there is no file to read.
     /// - Throws: `ServerProblem`.
-    init(_ configuration: GatewayConfiguration) throws(ServerProblem) {
-        self.configuration = configuration
+    init(
+        _ configuration: GatewayConfiguration, source: Reloader.Source? = nil
+    ) throws(ServerProblem) {
         do {
             signals = try Signals.install()
             poller = try Poller()
@@ -35,16 +36,12 @@ final class Service {
         server = try GatewayServer(configuration)
         logWriter = try LogWriter(configuration, server.shared)
         store = try StoreThread(configuration, server)
-        certificates = configuration.listen.certificates.compactMap { files in
-            let facts = try? CertificateFacts.inspect(
-                chainPath: files.chainPath, privateKeyPath: files.privateKeyPath)
-            return facts.map { ($0.subject, $0.notAfter) }
-        }
-        let shown = certificates
+        let reloader = Reloader(server, source)
+        self.reloader = reloader
         if let wanted = configuration.admin {
             admin = try AdminServer(address: wanted.address, server: server, poller: poller) {
                 MetricsFacts(
-                    version: Version.number, certificates: shown, configurationReloadSucceeded: true)
+                    version: Version.number, certificates: reloader.certificates, reloads: reloader.facts)
             }
         }
     }
@@ -85,20 +82,24 @@ final class Service {
                     continue
                 }
                 while let signal = Signals.next(signals) {
-                    guard signal == .terminate else { continue }
-                    if isDraining {
+                    switch signal {
+                    case .reload: if !isDraining { reloader.reload(because: "SIGHUP") }
+                    case .upgrade: break
+                    case .terminate where isDraining:
                         announce("second signal: ending at once")
                         stopsAt = now
-                    } else {
+                    case .terminate:
                         isDraining = true
                         announce("draining")
                         server.beginDrain()
-                        closesListenersAt = now + Int64(configuration.timeouts.drainDelay) * 1_000
-                        stopsAt = closesListenersAt + Int64(configuration.timeouts.drain) * 1_000
+                        let timeouts = server.plan.configuration.timeouts
+                        closesListenersAt = now + Int64(timeouts.drainDelay) * 1_000
+                        stopsAt = closesListenersAt + Int64(timeouts.drain) * 1_000
                     }
                 }
             }
             admin?.tick(nowMicroseconds: now)
+            if !isDraining { reloader.tick(nowMicroseconds: now) }
             if now >= rotatesTicketsAt {
                 rotatesTicketsAt = now + TicketKeys.lifetimeMicroseconds
                 server.shared.tickets.rotate()

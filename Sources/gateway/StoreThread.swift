@@ -14,7 +14,6 @@ final class StoreThread: @unchecked Sendable {
     private static let beatMilliseconds = 1_000
     private static let nodeSeconds: Int64 = 3
 
-    private let configuration: GatewayConfiguration
     private let server: GatewayServer
     private let options: StoreOptions?
     private let stopping: Wakeup
@@ -22,7 +21,6 @@ final class StoreThread: @unchecked Sendable {
     private var threads: [ThreadHandle] = []
 
     init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
-        self.configuration = configuration
         self.server = server
         options = StoreOptions(configuration.store)
         if options == nil, configuration.store.endpoint != .memory {
@@ -36,6 +34,9 @@ final class StoreThread: @unchecked Sendable {
         let random = RandomSource.word()
         node = "\(ProcessLimits.processIdentifier)-\(String(random, radix: 16))"
     }
+
+    /// The one in use; what the store itself is made of never changes.
+    private var configuration: GatewayConfiguration { server.plan.configuration }
 
     func start() throws(ServerProblem) {
         do {

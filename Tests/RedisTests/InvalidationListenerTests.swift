@@ -29,7 +29,6 @@ final class Listening: Sendable {
         let start = MonotonicClock.nowMicroseconds()
         stopping.signal()
         thread.join()
-        Socket.close(stopping.descriptor)
         return MonotonicClock.nowMicroseconds() - start
     }
 
@@ -49,7 +48,6 @@ final class Listening: Sendable {
     ) throws {
         let end = MonotonicClock.nowMicroseconds() + 5_000_000
         let pause = try Wakeup()
-        defer { Socket.close(pause.descriptor) }
         while !all(from: start).contains(where: isThere), MonotonicClock.nowMicroseconds() < end {
             _ = Readiness.pause(milliseconds: 2, unless: pause)
         }

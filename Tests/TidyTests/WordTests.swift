@@ -40,6 +40,8 @@ struct WordTests {
                 "Sources/DataPlane/Observation/CounterBank.swift": "one writer, atomic cells",
                 "Sources/DataPlane/Server/GatewayServer.swift": "workers are confined to their threads",
                 "Sources/DataPlane/Worker/ServingPlan.swift": "plain rows, written before they are shared",
+                "Sources/DataPlane/Worker/Adoption.swift":
+                    "handed from the thread that builds it to a worker",
                 "Sources/gateway/": "objects handed to one thread before it starts",
             ]),
         Ban(word: "nonisolated(unsafe)", instead: "a value, a Mutex, or confinement to one thread"),

@@ -20,13 +20,15 @@ struct Exchange: ~Copyable {
     var phase = Phase.connecting
     /// The serialised request head, kept to the end for a retry and for the log.
     var head = Block.none
-    /// Numbers in the plan; -1 where there is none.
-    var route: Int32
+    /// Numbers that mean the same in every configuration; -1 where there is none.
+    var series: Int32
     var upstream: Int32
     var endpoint: Int32 = -1
     /// Slot of the caller's key, -1 on public routes.
     var key: Int32
     var tier: Int32
+    /// Permits that it takes.
+    var cost: Int64
     var method: Method
     var minorVersion: UInt8
     /// Whether the caller's connection stays open after the answer.
@@ -58,6 +60,8 @@ struct Exchange: ~Copyable {
     var isTunnel = false
     /// The instant by which a gRPC call must be over; 0 for none.
     var deadlineMicroseconds: Int64 = 0
+    /// Longest silence once an answer has begun; 0 keeps the response timeout except for streams.
+    var idleTimeoutMicroseconds: Int64
     /// The body as it comes from the upstream.
     var responseFraming = ResponseFraming.none
     var responseRemaining: Int64 = 0
@@ -87,13 +91,13 @@ struct Exchange: ~Copyable {
     var responseTimeoutMicroseconds: Int64
 
     init(
-        downstream: SlotReference, route: Int32, upstream: Int32, key: Int32, tier: Int32,
-        head: borrowing RequestHead, bodyLimit: Int64, responseTimeoutMicroseconds: Int64,
-        startMicroseconds: Int64
+        downstream: SlotReference, route: RoutePlan, key: Int32, tier: Int32,
+        head: borrowing RequestHead, startMicroseconds: Int64
     ) {
         self.downstream = downstream
-        self.route = route
-        self.upstream = upstream
+        series = route.series
+        upstream = Int32(route.upstream)
+        cost = route.cost
         self.key = key
         self.tier = tier
         method = head.method
@@ -102,14 +106,15 @@ struct Exchange: ~Copyable {
         requestFraming = head.body
         if case .length(let count) = head.body { requestRemaining = count }
         if case .none = head.body { requestIsSent = true }
-        requestBodyLimit = bodyLimit
+        requestBodyLimit = route.bodyBytes
         expectsContinue = head.expectsContinue
         acceptsTrailers = head.acceptsTrailers
         dropsRequestTrailers = head.hasNominations
         isGRPC = head.isGRPC
         wantsUpgrade = head.wantsUpgrade
+        idleTimeoutMicroseconds = route.idleTimeoutMicroseconds
         self.startMicroseconds = startMicroseconds
-        self.responseTimeoutMicroseconds = responseTimeoutMicroseconds
+        responseTimeoutMicroseconds = route.responseTimeoutMicroseconds
     }
 }
 

@@ -28,14 +28,11 @@ extension Worker {
     func makeExchange(
         _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>?
     ) -> Slot<Exchange>? {
-        let routePlan = plan.routes[route]
         guard
             let exchange = exchanges.allocate(
                 Exchange(
-                    downstream: slot.reference, route: Int32(route), upstream: Int32(routePlan.upstream),
-                    key: Int32(key?.index ?? -1), tier: key?.value.tier ?? -1, head: requestHead.value,
-                    bodyLimit: routePlan.bodyBytes,
-                    responseTimeoutMicroseconds: routePlan.responseTimeoutMicroseconds,
+                    downstream: slot.reference, route: plan.routes[route], key: Int32(key?.index ?? -1),
+                    tier: key?.value.tier ?? -1, head: requestHead.value,
                     startMicroseconds: slot.value.arrivedMicroseconds))
         else { return nil }
         guard serialiseRequest(slot, exchange, headCount: headCount, route, key) else {
@@ -43,7 +40,7 @@ extension Worker {
             exchanges.free(exchange)
             return nil
         }
-        if exchange.value.isGRPC { noteDeadline(exchange, routePlan) }
+        if exchange.value.isGRPC { noteDeadline(exchange) }
         key?.value.holders += 1
         slot.value.exchange = exchange.reference
         slot.value.requests += 1
@@ -208,7 +205,7 @@ extension Worker {
         exchange.value.isDead = true
         let duration = state.value.nowMicroseconds &- exchange.value.startMicroseconds
         metrics.countRequest(
-            route: Int(exchange.value.route), method: Int(exchange.value.method.rawValue),
+            route: Int(exchange.value.series), method: Int(exchange.value.method.rawValue),
             status: Int(exchange.value.status), tier: Int(exchange.value.tier),
             durationMicroseconds: duration)
         let key = keys.occupant(at: max(0, Int(exchange.value.key)))

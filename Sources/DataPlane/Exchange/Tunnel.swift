@@ -102,7 +102,7 @@ extension Worker {
     /// An answer has begun: from here on another silence is allowed where the route says so, or where its
     /// kind is to be silent at times.
     func allowSilence(_ exchange: Slot<Exchange>) {
-        let chosen = plan.routes[Int(exchange.value.route)].idleTimeoutMicroseconds
+        let chosen = exchange.value.idleTimeoutMicroseconds
         if chosen > 0 {
             exchange.value.responseTimeoutMicroseconds = chosen
         } else if exchange.value.isTunnel || exchange.value.isGRPC || responseHead.value.isEventStream {
@@ -112,7 +112,7 @@ extension Worker {
     }
 
     /// A gRPC call is over when its caller says so, or may be silent like other streams.
-    func noteDeadline(_ exchange: Slot<Exchange>, _ route: RoutePlan) {
+    func noteDeadline(_ exchange: Slot<Exchange>) {
         let block = plain.value
         for index in 0..<requestHead.value.fieldCount {
             let field = requestHead.value.fields[index]

@@ -5,7 +5,10 @@ import Reactor
 
 /// What a worker keeps of a key it serves. Freed when the cache has let go of it and its last call has ended.
 struct ActiveKey: ~Copyable {
-    var digest: Digest256
+    /// What it was compiled from, for the next configuration.
+    var record: KeyRecord
+    /// Generation of the configuration that it was compiled for.
+    var generation: UInt32
     /// `X-Gateway-…` lines as they go to the upstream.
     var identity: Block
     /// Where id, account and tier stand in `identity`, for the log.

@@ -27,7 +27,7 @@ extension Worker {
         switch cache.find(fingerprint, nowMicroseconds: now) {
         case .known(let entry):
             metrics.cache.add(WorkerMetrics.CacheResult.hit.rawValue)
-            return standing(cache.value(of: entry))
+            return standing(ofEntry: entry)
         case .unknown:
             metrics.cache.add(WorkerMetrics.CacheResult.unknown.rawValue)
             return .refused(.keyUnknown)
@@ -81,6 +81,16 @@ extension Worker {
         return Digest256(digester.sha256(token))
     }
 
+    /// The same for a key in the cache, which may have been compiled for an earlier configuration.
+    private func standing(ofEntry entry: Int) -> Credential {
+        let index = cache.value(of: entry)
+        guard let key = keys.occupant(at: Int(index)), key.value.generation != plan.generation else {
+            return standing(index)
+        }
+        guard let fresh = recompile(entry) else { return .refused(.overloaded) }
+        return standing(fresh)
+    }
+
     /// Whether a key that exists may be used now.
     private func standing(_ index: Int32) -> Credential {
         guard let key = keys.occupant(at: Int(index)) else {
@@ -109,14 +119,14 @@ extension Worker {
         let now = state.value.nowMicroseconds
         guard hasStore, plan.staticKeys[digest] == nil else {
             cache.refresh(entry, nowMicroseconds: now, expiresAtMicroseconds: now + keyTTL())
-            return standing(cache.value(of: entry))
+            return standing(ofEntry: entry)
         }
         let isAway = !isStoreReady(for: digest) || slot.value.resolvedKey == Downstream.resolvedUnavailable
         if isAway {
             guard mayServe(cache.verifiedAtMicroseconds(of: entry)) else {
                 return .refused(.storeUnavailable)
             }
-            return standing(cache.value(of: entry))
+            return standing(ofEntry: entry)
         }
         return lookUp(slot, fingerprint, digest)
     }
@@ -157,7 +167,7 @@ extension Worker {
     }
 
     /// Compiles a record. One that cannot be used is kept too, so that its key is refused without a look-up.
-    private func makeKey(_ record: KeyRecord) -> ActiveKey {
+    func makeKey(_ record: KeyRecord) -> ActiveKey {
         var identity = Block.allocate(capacity: 4_096 + record.scopes.text.utf8.count)
         var writer = ByteWriter(identity)
         writer.append("X-Gateway-Key-Id: ")
@@ -183,7 +193,7 @@ extension Worker {
         case .revoked: refusal = .keyRevoked
         }
         let tier = plan.tierNumbers[record.tier]
-        var limits = tier.map { plan.configuration.tiers[$0].limits }
+        var limits = plan.tierLimits[record.tier]
         if let text = record.limits { limits = try? LimitSpecification.parse(text) }
         if tier == nil || limits == nil || writer.overflowed {
             refusal = .keyRecordUnusable
@@ -196,8 +206,9 @@ extension Worker {
         }
         let windows = limits?.plan ?? LimitPlan([])
         return ActiveKey(
-            digest: record.digest, identity: identity, id: id, account: account, tierRange: tierRange,
-            tier: Int32(tier ?? -1), grants: plan.scopeRequirements.grants(of: record.scopes),
+            record: record, generation: plan.generation, identity: identity, id: id, account: account,
+            tierRange: tierRange, tier: Int32(tier ?? -1),
+            grants: plan.scopeRequirements.grants(of: record.scopes),
             expiresAtMicroseconds: record.expiresAtSeconds.map {
                 $0.multipliedReportingOverflow(by: 1_000_000)
             }

@@ -132,7 +132,7 @@ extension Worker {
                 _ = removeWaiter(from: &account.value.waiting)
                 continue
             }
-            let cost = plan.routes[Int(exchange.value.route)].cost
+            let cost = exchange.value.cost
             if account.value.debitedKey < 0 {
                 account.value.debitedKey = exchange.value.key
                 account.value.debitedCost = cost
@@ -341,7 +341,7 @@ extension Worker {
     private func decideDegraded(_ reference: SlotReference) {
         guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else { return }
         let key = key(at: exchange.value.key)
-        let cost = plan.routes[Int(exchange.value.route)].cost
+        let cost = exchange.value.cost
         switch plan.configuration.store.onOutage {
         case .closed: failExchange(exchange, .storeUnavailable, retryAfter: 1)
         case .open:

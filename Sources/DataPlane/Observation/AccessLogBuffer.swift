@@ -72,7 +72,7 @@ extension Worker {
             record.remaining = exchange.value.decision.remaining[0]
         }
         record.status = exchange.value.status
-        record.route = exchange.value.route
+        record.route = exchange.value.series
         record.upstream = exchange.value.upstream
         record.reason = exchange.value.reason
         record.method = exchange.value.method
@@ -84,6 +84,8 @@ extension Worker {
     }
 
     /// Counts and logs a call that the gateway answered before it became an exchange.
+    ///
+    /// - Parameter route: in the plan; -1 for none.
     func recordRefusal(
         _ slot: Slot<Downstream>, _ status: Int, _ reason: Reason, route: Int, key: Slot<ActiveKey>?,
         hasHead: Bool
@@ -92,14 +94,15 @@ extension Worker {
             hasHead && slot.value.arrivedMicroseconds > 0
             ? state.value.nowMicroseconds &- slot.value.arrivedMicroseconds : 0
         let method = hasHead ? requestHead.value.method : .other
+        let series = route >= 0 ? plan.routes[route].series : -1
         metrics.countRequest(
-            route: route, method: Int(method.rawValue), status: status,
+            route: Int(series), method: Int(method.rawValue), status: status,
             tier: key.map { Int($0.value.tier) } ?? -1, durationMicroseconds: duration)
         guard accessLog.isEnabled else { return }
         var record = AccessRecord()
         record.durationMicroseconds = duration
         record.status = Int32(status)
-        record.route = Int32(route)
+        record.route = series
         record.reason = reason
         record.method = method
         record.minorVersion = hasHead ? UInt8(truncatingIfNeeded: requestHead.value.minorVersion) : 1

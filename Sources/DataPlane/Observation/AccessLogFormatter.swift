@@ -1,16 +1,11 @@
-package import Configuration
 import HTTPWire
 import Reactor
 
 /// Turns records into JSON lines, on the log thread.
 package struct AccessLogFormatter: Sendable {
-    private let routes: [String]
-    private let upstreams: [String]
+    private let names: LogNames
 
-    package init(_ configuration: GatewayConfiguration) {
-        routes = configuration.routes.map(\.name)
-        upstreams = configuration.upstreams.map(\.name)
-    }
+    package init(_ names: LogNames) { self.names = names }
 
     /// The lines of a block of records.
     package func lines(_ bytes: [UInt8]) -> [UInt8] {
@@ -45,7 +40,7 @@ package struct AccessLogFormatter: Sendable {
         text("client", texts[1])
         text("method", "\(record.method.name)")
         text("path", texts[2])
-        if record.route >= 0 { text("route", routes[Int(record.route)]) }
+        if record.route >= 0 { text("route", names.routes[Int(record.route)]) }
         line += ",\"status\":\(record.status)"
         text("reason", "\(record.reason.text)")
         text("key_id", texts[3])
@@ -54,7 +49,7 @@ package struct AccessLogFormatter: Sendable {
         line += ",\"bytes_in\":\(record.bytesIn),\"bytes_out\":\(record.bytesOut)"
         line += ",\"duration\":\(Self.seconds(record.durationMicroseconds))"
         if record.upstream >= 0, record.upstreamMicroseconds >= 0 {
-            text("upstream", upstreams[Int(record.upstream)])
+            text("upstream", names.upstreams[Int(record.upstream)])
             line += ",\"upstream_duration\":\(Self.seconds(record.upstreamMicroseconds))"
         }
         if record.tls > 0 { text("tls", record.tls == 13 ? "1.3" : "1.2") }

@@ -34,6 +34,12 @@ final class CounterBank: @unchecked Sendable {
         unsafe cells[index].store(value, ordering: .relaxed)
     }
 
+    /// Sets cells to zero; those that are zero are not touched, so that memory never used stays unused. Only
+    /// the bank's own thread calls this.
+    func clear(_ first: Int, count: Int) {
+        for index in first..<first + count where read(index) != 0 { set(index, to: 0) }
+    }
+
     /// Reads a cell from any thread.
     func read(_ index: Int) -> UInt64 {
         precondition(index >= 0 && index < count, "counter out of range")

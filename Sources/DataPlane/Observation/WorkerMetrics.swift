@@ -5,11 +5,11 @@ import HTTPWire
 /// `series` is dense: a cell for every (route, method, status, tier). Dense costs address space, which is
 /// free, and makes counting a request one multiplication and one add.
 package final class WorkerMetrics: Sendable {
-    /// How wide each dimension of the request counters is.
+    /// How wide each dimension of the request counters is: as many as there are numbers, see `Numbering`.
     package struct Shape: Sendable, Equatable {
-        /// Routes of the configuration; one more row counts requests that matched none.
+        /// One more row counts requests that matched no route.
         package var routes: Int
-        /// Tiers of the configuration; one more column counts requests without a key.
+        /// One more column counts requests without a key.
         package var tiers: Int
         package var upstreams: Int
 
@@ -17,6 +17,12 @@ package final class WorkerMetrics: Sendable {
             self.routes = routes
             self.tiers = tiers
             self.upstreams = upstreams
+        }
+
+        init(_ numbers: PlanNumbers) {
+            self.init(
+                routes: numbers.routes.capacity, tiers: numbers.tiers.capacity,
+                upstreams: numbers.upstreams.capacity)
         }
     }
 
@@ -44,7 +50,7 @@ package final class WorkerMetrics: Sendable {
         case upstreamConnects, upstreamConnectFailures, upstreamRetries, upstreamQueueOverflows
         case bytesFromDownstream, bytesToDownstream
         case accessLogDropped, recordProblems, storeDegraded, upstreamConnectionsOpen
-        case storeUp
+        case storeUp, generation
         case streamsOpened, streamsRefused, streamsMalformed, floodsEnded
     }
 
@@ -93,6 +99,27 @@ package final class WorkerMetrics: Sendable {
     @inline(__always)
     func countLimit(_ decision: LimitDecision, tier: Int) {
         limits.add((tier + 1) * LimitDecision.allCases.count + decision.rawValue)
+    }
+
+    // MARK: Numbers that change hands
+
+    /// Forgets what a route's number counted for another name.
+    func clear(route: Int) {
+        let width = Self.methods * Self.statusSlots * (shape.tiers + 1)
+        series.clear((route + 1) * width, count: width)
+        routeDurations.clear((route + 1) * LatencyBuckets.cells, count: LatencyBuckets.cells)
+    }
+
+    func clear(tier: Int) {
+        let decisions = LimitDecision.allCases.count
+        limits.clear((tier + 1) * decisions, count: decisions)
+        nearLimit.clear(tier + 1, count: 1)
+        let width = shape.tiers + 1
+        for row in 0..<series.count / width { series.clear(row * width + tier + 1, count: 1) }
+    }
+
+    func clear(upstream: Int) {
+        upstreamDurations.clear(upstream * LatencyBuckets.cells, count: LatencyBuckets.cells)
     }
 
     // MARK: Read by the control thread

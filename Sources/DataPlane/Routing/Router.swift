@@ -58,6 +58,14 @@ struct Router {
         entries = FixedArray(methods.map(Self.entry))
     }
 
+    /// Ends the rows, once nobody routes by them any more.
+    func deallocate() {
+        for index in 0..<nodes.count { nodes[index].literal.deallocate() }
+        nodes.deallocate()
+        for index in 0..<entries.count { entries[index].allow.deallocate() }
+        entries.deallocate()
+    }
+
     private static func child(of node: Int, _ literal: String?, in nodes: inout [Node]) -> Int {
         guard let literal else {
             if nodes[node].anySegment < 0 {

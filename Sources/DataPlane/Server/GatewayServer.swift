@@ -17,15 +17,24 @@ package final class GatewayServer: @unchecked Sendable {
     // `@unchecked`: what changes after `start` is atomic or behind a lock.
     package enum Phase: Int, Sendable { case starting, serving, draining, stopped }
 
-    package let plan: ServingPlan
     package let shared: SharedState
+    /// What the workers serve, or are about to.
+    private let planCell: Mutex<ServingPlan>
+    /// Numbers given to names so far; touched by whoever reloads, the control thread.
+    var numbers: PlanNumbers
+    /// What the TLS contexts in use were made of.
+    var serverTrust: String
+    var upstreamTrust: UpstreamTrust
+    var generation: UInt32 = 1
     package let startedWallSeconds = WallClock.nowSeconds()
     private let phaseValue = Atomic<Int>(Phase.starting.rawValue)
-    private var workers: [Worker] = []
+    private(set) var workers: [Worker] = []
     private var threads: [ThreadHandle] = []
-    private let stop: Wakeup
+    let stop: Wakeup
     private let runningWorkers = Atomic<Int>(0)
-    private let endpointHealth: Mutex<[Bool]>
+    /// By endpoint number.
+    let endpointHealth: Mutex<[Bool]>
+    let resolver: Resolver
     /// The port that was bound, also when the configuration asked for port 0.
     package private(set) var httpsAddress = SocketAddress.unspecified
     package private(set) var plaintextAddress: SocketAddress?
@@ -34,17 +43,30 @@ package final class GatewayServer: @unchecked Sendable {
     ///
     /// - Throws: `ServerProblem`.
     package init(_ configuration: GatewayConfiguration) throws(ServerProblem) {
-        plan = ServingPlan(configuration)
-        let endpoints = configuration.upstreams.reduce(0) { $0 + $1.endpoints.count }
-        endpointHealth = Mutex(Array(repeating: true, count: endpoints))
+        numbers = PlanNumbers(for: configuration)
+        guard let assigned = numbers.assign(configuration) else {
+            preconditionFailure("there is room for the names that the room was measured by")
+        }
+        let plan = ServingPlan(configuration, assigned, generation: generation)
+        planCell = Mutex(plan)
+        serverTrust = configuration.listen.trust
+        upstreamTrust = UpstreamTrust(plan)
+        endpointHealth = Mutex(Array(repeating: true, count: numbers.endpoints.capacity))
         do {
             shared = try SharedState(configuration)
             stop = try Wakeup()
+            resolver = try Resolver()
         } catch {
             throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
         }
+        shared.names = LogNames(numbers)
         try checkDescriptors()
         try makeWorkers()
+    }
+
+    package internal(set) var plan: ServingPlan {
+        get { planCell.withLock { $0 } }
+        set { planCell.withLock { $0 = newValue } }
     }
 
     package var phase: Phase { Phase(rawValue: phaseValue.load(ordering: .relaxed)) ?? .stopped }
@@ -53,7 +75,10 @@ package final class GatewayServer: @unchecked Sendable {
     package var metrics: [WorkerMetrics] { workers.map(\.metrics) }
 
     /// Whether each endpoint is in use, in the order of the configuration.
-    package var health: [Bool] { endpointHealth.withLock { $0 } }
+    package var health: [Bool] {
+        let plan = plan
+        return endpointHealth.withLock { health in plan.numbers.endpoints.numbers.map { health[$0] } }
+    }
 
     /// Whether every worker reaches the store; true without one.
     package var isStoreUp: Bool {
@@ -82,32 +107,44 @@ package final class GatewayServer: @unchecked Sendable {
     }
 
     private func makeWorkers() throws(ServerProblem) {
-        let listen = plan.configuration.listen
-        var https = try address(listen.httpsAddress)
-        var plaintext: SocketAddress?
-        if let text = listen.plaintext?.address { plaintext = try address(text) }
-        for number in 0..<plan.configuration.workers {
-            let listener = try bind(https)
-            // Port 0 is chosen once; the other workers share it.
-            if let bound = Socket.localAddress(listener) { https.port = bound.port }
-            var plaintextListener = Descriptor.none
-            if let wanted = plaintext {
-                plaintextListener = try bind(wanted)
-                if let bound = Socket.localAddress(plaintextListener) { plaintext?.port = bound.port }
-            }
+        let plan = plan
+        let count = plan.configuration.workers
+        let https = try bindAll(plan.configuration.listen.httpsAddress, count: count)
+        let plaintext = try plan.configuration.listen.plaintext.map { listen throws(ServerProblem) in
+            try bindAll(listen.address, count: count)
+        }
+        noteAddresses(https, plaintext)
+        for number in 0..<count {
+            let listeners = Listeners(https: [https[number]], plaintext: plaintext.map { [$0[number]] } ?? [])
             do {
                 workers.append(
                     try Worker(
-                        number: number, plan: plan, shared: shared, listener: listener,
-                        plaintextListener: plaintextListener))
+                        number: number, plan: plan, sizes: numbers, shared: shared, listeners: listeners))
             } catch let error as TLSError {
                 throw ServerProblem(error.message)
             } catch {
                 throw ServerProblem("\(error)")
             }
         }
-        httpsAddress = https
-        plaintextAddress = plaintext
+    }
+
+    /// Binds one socket for every worker.
+    func bindAll(_ text: String, count: Int) throws(ServerProblem) -> [Descriptor] {
+        var wanted = try address(text)
+        var sockets: [Descriptor] = []
+        do {
+            for _ in 0..<count { sockets.append(try bind(&wanted)) }
+        } catch {
+            for socket in sockets { Socket.close(socket) }
+            throw error
+        }
+        return sockets
+    }
+
+    /// Notes where callers connect from now on; nil is where they did before, empty is nowhere.
+    func noteAddresses(_ https: [Descriptor]?, _ plaintext: [Descriptor]?) {
+        if let socket = https?.first { httpsAddress = Socket.localAddress(socket) ?? httpsAddress }
+        if let plaintext { plaintextAddress = plaintext.first.flatMap(Socket.localAddress) }
     }
 
     private func address(_ text: String) throws(ServerProblem) -> SocketAddress {
@@ -117,9 +154,12 @@ package final class GatewayServer: @unchecked Sendable {
         return address
     }
 
-    private func bind(_ address: SocketAddress) throws(ServerProblem) -> Descriptor {
+    /// Port 0 is chosen once; the other workers share it.
+    private func bind(_ address: inout SocketAddress) throws(ServerProblem) -> Descriptor {
         do {
-            return try Socket.listen(on: address, reusePort: true)
+            let socket = try Socket.listen(on: address, reusePort: true)
+            if let bound = Socket.localAddress(socket) { address.port = bound.port }
+            return socket
         } catch {
             throw ServerProblem(Socket.bindSentence(error, address: "\(address)"))
         }
@@ -127,7 +167,7 @@ package final class GatewayServer: @unchecked Sendable {
 
     /// Starts the threads. Names of upstreams are resolved first, so that the first call finds an address.
     package func start() throws(ServerProblem) {
-        resolveAll()
+        resolver.resolveAll(self)
         do {
             for (number, worker) in workers.enumerated() {
                 runningWorkers.add(1, ordering: .relaxed)
@@ -138,77 +178,17 @@ package final class GatewayServer: @unchecked Sendable {
                     })
                 _ = worker
             }
-            threads.append(
-                try Thread.start(name: "resolver") { [self] in
-                    while !Readiness.pause(milliseconds: 10_000, unless: stop) { resolveAll() }
-                })
-            try startHealthChecks()
+            threads.append(try Thread.start(name: "resolver") { [self] in resolver.run(self) })
         } catch {
             throw ServerProblem("the system refuses a thread: \(error.reason)")
         }
         phaseValue.store(Phase.serving.rawValue, ordering: .relaxed)
     }
 
-    private func startHealthChecks() throws(SystemError) {
-        var first = 0
-        for upstream in plan.configuration.upstreams {
-            let firstEndpoint = first
-            first += upstream.endpoints.count
-            guard let health = upstream.health else { continue }
-            threads.append(
-                try Thread.start(name: "health") { [self] in
-                    let checker = HealthChecker(upstream, health, firstEndpoint: firstEndpoint) {
-                        [self] endpoint, isHealthy, why in
-                        noteHealth(endpoint, isHealthy, upstream, firstEndpoint, why)
-                    }
-                    checker.run(until: stop)
-                })
-        }
+    /// Tells every worker something.
+    func tellAll(_ message: WorkerMessage) {
+        for worker in workers { worker.mailbox.post(message) }
     }
-
-    private func noteHealth(
-        _ endpoint: Int, _ isHealthy: Bool, _ upstream: UpstreamConfiguration, _ first: Int, _ why: String
-    ) {
-        endpointHealth.withLock { $0[endpoint] = isHealthy }
-        for worker in workers { worker.mailbox.post(.health(endpoint: endpoint, isHealthy: isHealthy)) }
-        let name = "\(upstream.name) \(upstream.endpoints[endpoint - first].text)"
-        shared.report(
-            isHealthy ? .info : .warning, "upstream \(name) is \(isHealthy ? "back" : "out"): \(why)",
-            every: 1)
-    }
-
-    /// Looks up the names of all endpoints and tells the workers what has changed.
-    private func resolveAll() {
-        if case .redis(let host, let port, _) = plan.configuration.store.endpoint {
-            let found = NameResolver.resolve(host: host, port: UInt16(clamping: port))
-            if let address = found.first, shared.storeAddress.map({ !found.contains($0) }) ?? true {
-                shared.storeAddress = address
-            }
-        }
-        var number = 0
-        for upstream in plan.configuration.upstreams {
-            for endpoint in upstream.endpoints {
-                defer { number += 1 }
-                guard case .tcp(let host, let port, _) = endpoint.transport,
-                    SocketAddress(ip: host, port: 0) == nil
-                else { continue }
-                let found = NameResolver.resolve(host: host, port: UInt16(port))
-                guard let address = found.first else {
-                    shared.report(
-                        .warning, "upstream \(upstream.name): the name \(host) cannot be resolved", every: 60)
-                    continue
-                }
-                if resolved[number].map({ found.contains($0) }) == true { continue }
-                resolved[number] = address
-                for worker in workers {
-                    worker.mailbox.post(.resolved(endpoint: number, address))
-                }
-            }
-        }
-    }
-
-    /// What each name stood for last; used by the resolver alone once it runs.
-    private var resolved: [Int: SocketAddress] = [:]
 
     /// Tells every worker that a key's record has changed.
     package func invalidate(_ digest: Digest256) {

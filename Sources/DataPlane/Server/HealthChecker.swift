@@ -1,57 +1,84 @@
 package import Configuration
 import HTTPWire
 import Reactor
+import Synchronization
 import TLS
 
 /// One question to one endpoint, for the command line.
 package enum HealthProbe {
     /// - Returns: nil when the endpoint answers well, else what is wrong.
     package static func ask(_ endpoint: EndpointConfiguration, _ health: HealthConfiguration) -> String? {
-        HealthChecker.probe(endpoint, health, caPath: nil)
+        HealthCheck.probe(endpoint, health, caPath: nil)
     }
 }
 
 /// Asks the endpoints of one upstream how they are, on a thread of its own.
-final class HealthChecker {
-    private let configuration: UpstreamConfiguration
-    private let health: HealthConfiguration
-    private let firstEndpoint: Int
-    private let report: (_ endpoint: Int, _ isHealthy: Bool, _ why: String) -> Void
-    private var streaks: [Int]
-    private var isHealthy: [Bool]
+final class HealthCheck: Sendable {
+    /// Whom a check is about; a reload that changes nothing of it leaves the check alone.
+    struct Subject: Sendable, Equatable {
+        var name: String
+        var endpoints: [EndpointConfiguration]
+        /// The endpoints' numbers.
+        var numbers: [Int]
+        var caPath: String?
+        var health: HealthConfiguration
+    }
 
+    let subject: Subject
+    private let stop: Wakeup
+    private let over = Atomic<Bool>(false)
+    private let ending = Atomic<Bool>(false)
+    private let thread = Mutex<ThreadHandle?>(nil)
+
+    /// Starts checking.
+    ///
+    /// Both closures are called on the check's thread, with a place in `subject.endpoints`.
+    ///
+    /// - Parameters:
+    ///   - isHealthy: how an endpoint stands: a former check may have left it out.
+    ///   - report: an endpoint is to stand otherwise.
     init(
-        _ configuration: UpstreamConfiguration, _ health: HealthConfiguration, firstEndpoint: Int,
-        report: @escaping (_ endpoint: Int, _ isHealthy: Bool, _ why: String) -> Void
-    ) {
-        self.configuration = configuration
-        self.health = health
-        self.firstEndpoint = firstEndpoint
-        self.report = report
-        streaks = configuration.endpoints.map { _ in 0 }
-        isHealthy = configuration.endpoints.map { _ in true }
-    }
-
-    /// Checks until `stop` is signalled.
-    func run(until stop: Wakeup) {
-        repeat {
-            for index in configuration.endpoints.indices { check(index) }
-        } while !Readiness.pause(milliseconds: health.intervalMilliseconds, unless: stop)
-    }
-
-    /// One check counts toward the threshold that would change the endpoint's state.
-    private func check(_ index: Int) {
-        let problem = Self.probe(configuration.endpoints[index], health, caPath: configuration.caPath)
-        let isGood = problem == nil
-        guard isGood != isHealthy[index] else {
-            streaks[index] = 0
-            return
+        _ subject: Subject, isHealthy: @escaping @Sendable (_ place: Int) -> Bool,
+        report: @escaping @Sendable (_ place: Int, _ isHealthy: Bool, _ why: String) -> Void
+    ) throws(SystemError) {
+        self.subject = subject
+        stop = try Wakeup()
+        let started = try Thread.start(name: "health") { [self] in
+            run(isHealthy, report)
+            over.store(true, ordering: .releasing)
         }
-        streaks[index] += 1
-        guard streaks[index] >= (isGood ? health.healthyThreshold : health.unhealthyThreshold) else { return }
-        streaks[index] = 0
-        isHealthy[index] = isGood
-        report(firstEndpoint + index, isGood, problem ?? "answers again")
+        thread.withLock { $0 = started }
+    }
+
+    var isEnding: Bool { ending.load(ordering: .relaxed) }
+    var hasEnded: Bool { over.load(ordering: .acquiring) }
+
+    /// Has the thread end, after the answer that it waits for.
+    func end() {
+        ending.store(true, ordering: .relaxed)
+        stop.signal()
+    }
+
+    func join() { thread.withLock { $0 }?.join() }
+
+    /// An answer counts toward the threshold that would change its endpoint's state.
+    private func run(
+        _ isHealthy: (_ place: Int) -> Bool,
+        _ report: (_ place: Int, _ isHealthy: Bool, _ why: String) -> Void
+    ) {
+        var streaks = subject.endpoints.map { _ in 0 }
+        let health = subject.health
+        repeat {
+            for place in subject.endpoints.indices where !isEnding {
+                let problem = Self.probe(subject.endpoints[place], health, caPath: subject.caPath)
+                let isGood = problem == nil
+                streaks[place] = isGood == isHealthy(place) ? 0 : streaks[place] + 1
+                let threshold = isGood ? health.healthyThreshold : health.unhealthyThreshold
+                guard streaks[place] >= threshold, !isEnding else { continue }
+                streaks[place] = 0
+                report(place, isGood, problem ?? "answers again")
+            }
+        } while !Readiness.pause(milliseconds: health.intervalMilliseconds, unless: stop)
     }
 
     /// - Returns: nil when the endpoint answers with a 2xx or 3xx status, else what is wrong.

@@ -62,8 +62,8 @@ extension Worker {
         do {
             let opened = try openSocket(endpoint: endpoint)
             var fresh = UpstreamConnection(
-                descriptor: opened.descriptor, endpoint: Int32(endpoint), phase: .connecting,
-                interest: .write)
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: plan.generation,
+                phase: .connecting, interest: .write)
             fresh.kind = .http2
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)

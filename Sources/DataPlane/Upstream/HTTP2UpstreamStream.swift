@@ -46,7 +46,8 @@ extension Worker {
     /// Gives a call a place on a connection; it begins now, or when the connection is up.
     func addStream(to connection: Slot<UpstreamConnection>, for exchange: Slot<Exchange>) {
         var fresh = UpstreamConnection(
-            descriptor: .none, endpoint: connection.value.endpoint, phase: .connecting, interest: .none)
+            descriptor: .none, endpoint: connection.value.endpoint,
+            generation: connection.value.generation, phase: .connecting, interest: .none)
         fresh.kind = .stream
         fresh.stream.connection = connection.reference
         fresh.isReused = connection.value.isReused

@@ -13,9 +13,12 @@ extension Worker {
     /// The endpoint for a call, or nil when none may be used.
     func chooseEndpoint(_ exchange: Slot<Exchange>) -> Int? {
         let number = Int(exchange.value.upstream)
-        let first = upstreams[number].firstEndpoint
         let count = upstreams[number].endpointCount
-        if count == 1 { return isUsable(first) ? first : nil }
+        if count <= 1 {
+            guard count == 1 else { return nil }
+            let only = endpoint(number, 0)
+            return isUsable(only) ? only : nil
+        }
         let start: Int
         switch upstreams[number].balance {
         case .roundRobin:
@@ -24,22 +27,26 @@ extension Worker {
         case .hash:
             start = hashedChoice(exchange, count)
         case .leastOutstanding:
-            return leastOutstanding(first, count, avoiding: Int(exchange.value.endpoint))
+            return leastOutstanding(number, count, avoiding: Int(exchange.value.endpoint))
         }
         // A retry goes elsewhere, and so does a call whose endpoint is out.
         for step in 0..<count {
-            let endpoint = first + (start + step) % count
+            let endpoint = endpoint(number, (start + step) % count)
             if isUsable(endpoint), endpoint != Int(exchange.value.endpoint) { return endpoint }
         }
         let previous = Int(exchange.value.endpoint)
         return previous >= 0 && isUsable(previous) ? previous : nil
     }
 
+    /// The number of an upstream's endpoint.
+    private func endpoint(_ upstream: Int, _ place: Int) -> Int { upstreams[upstream].member(place) }
+
     /// Two at random, the less busy of them (Mitzenmacher 2001); all in turn when neither may be used.
-    private func leastOutstanding(_ first: Int, _ count: Int, avoiding previous: Int) -> Int? {
+    private func leastOutstanding(_ upstream: Int, _ count: Int, avoiding previous: Int) -> Int? {
         let random = state.value.random.next()
-        let one = first + Int(random % UInt64(count))
-        let other = first + (one - first + 1 + Int((random >> 32) % UInt64(count - 1))) % count
+        let place = Int(random % UInt64(count))
+        let one = endpoint(upstream, place)
+        let other = endpoint(upstream, (place + 1 + Int((random >> 32) % UInt64(count - 1))) % count)
         let oneIsGood = isUsable(one) && one != previous
         let otherIsGood = isUsable(other) && other != previous
         if oneIsGood, otherIsGood {
@@ -47,8 +54,9 @@ extension Worker {
         }
         if oneIsGood { return one }
         if otherIsGood { return other }
-        for endpoint in first..<first + count where isUsable(endpoint) && endpoint != previous {
-            return endpoint
+        for place in 0..<count {
+            let endpoint = endpoint(upstream, place)
+            if isUsable(endpoint), endpoint != previous { return endpoint }
         }
         return previous >= 0 && isUsable(previous) ? previous : nil
     }
@@ -58,10 +66,10 @@ extension Worker {
         guard exchange.value.key >= 0, let key = keys.occupant(at: Int(exchange.value.key)) else {
             return Int(state.value.random.next() % UInt64(count))
         }
-        let first = upstreams[Int(exchange.value.upstream)].firstEndpoint
+        let number = Int(exchange.value.upstream)
         var best = 0
         var bestScore: UInt64 = 0
-        for index in 0..<count where isUsable(first + index) {
+        for index in 0..<count where isUsable(endpoint(number, index)) {
             var mixer = FastRandom(
                 seed: key.value.accountHash.low ^ (UInt64(index + 1) &* 0x9E37_79B9_7F4A_7C15))
             let score = mixer.next()
@@ -87,7 +95,9 @@ extension Worker {
         let endpoint = Int(connection.value.endpoint)
         let upstream = Int(endpoints[endpoint].upstream)
         endpoints[endpoint].outstanding -= 1
-        guard !state.value.isDraining, endpoints[endpoint].idleCount < upstreams[upstream].idleMax else {
+        guard !state.value.isDraining, endpoints[endpoint].idleCount < upstreams[upstream].idleMax,
+            connection.value.generation >= endpoints[endpoint].validFrom
+        else {
             connection.value.phase = .idle
             destroy(connection)
             return
@@ -125,6 +135,25 @@ extension Worker {
         endpoints[endpoint].idleCount -= 1
     }
 
+    /// Closes every idle connection to an endpoint, and those that calls share once they have ended.
+    func closeIdle(_ endpoint: Int) {
+        var reference = endpoints[endpoint].firstMultiplexed
+        while let connection = upstreamConnections.lookup(reference) {
+            reference = connection.value.multiplex.next
+            connection.value.multiplex.takesNoMore = true
+            streamCountChanged(connection)
+        }
+        while let connection = upstreamConnections.lookup(endpoints[endpoint].firstIdle) {
+            endIdle(connection)
+        }
+    }
+
+    /// Closes a connection that is idle.
+    func endIdle(_ connection: Slot<UpstreamConnection>) {
+        unpark(connection)
+        destroy(connection)
+    }
+
     // MARK: Ends
 
     func expireUpstream(_ connection: Slot<UpstreamConnection>) {
@@ -133,9 +162,7 @@ extension Worker {
             return
         }
         switch connection.value.phase {
-        case .idle:
-            unpark(connection)
-            destroy(connection)
+        case .idle: endIdle(connection)
         case .connecting, .handshaking: upstreamBroke(connection, .connectFailed)
         case .busy:
             guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
@@ -262,18 +289,6 @@ extension Worker {
     }
 }
 
-extension UpstreamState {
-    init(_ configuration: UpstreamConfiguration, firstEndpoint: Int) {
-        self.init(
-            firstEndpoint: firstEndpoint, endpointCount: configuration.endpoints.count,
-            balance: configuration.balance, retries: configuration.retries,
-            connectTimeoutMicroseconds: Int64(configuration.connectTimeoutMilliseconds) * 1_000,
-            idleTimeoutMicroseconds: Int64(configuration.idleTimeoutMilliseconds) * 1_000,
-            idleMax: configuration.idleConnectionsPerWorker,
-            connectionsMax: configuration.connectionsPerWorker, usesHTTP2: configuration.usesHTTP2)
-    }
-}
-
 extension EndpointState {
     /// The state of an endpoint with the path of its Unix socket and the name its certificate must have.
     static func make(
@@ -293,13 +308,71 @@ extension EndpointState {
     }
 }
 
-extension TLSServerSettings {
-    init(_ listen: ListenConfiguration) {
-        self.init(
+/// Builds the TLS contexts of one worker, on whatever thread.
+struct TLSParts {
+    let wire: TLSWire
+    let library: TLSLibrary
+
+    func server(
+        _ listen: ListenConfiguration, _ tickets: TicketKeys
+    ) throws(TLSError) -> TLSServerContext {
+        let settings = TLSServerSettings(
             certificates: listen.certificates.map {
-                Certificate(chainPath: $0.chainPath, privateKeyPath: $0.privateKeyPath)
+                TLSServerSettings.Certificate(chainPath: $0.chainPath, privateKeyPath: $0.privateKeyPath)
             },
             minimumVersion: listen.minimumTLSVersion == .v1_3 ? .v13 : .v12,
             clientCAPath: listen.clientCAPath)
+        return try TLSServerContext(settings: settings, tickets: tickets, wire: wire, library: library)
+    }
+
+    /// The client sides that differ from those of a former configuration.
+    ///
+    /// - Parameter trust: what each upstream of the former one trusted, by number; nil builds all.
+    func clients(
+        _ plan: ServingPlan, former: UpstreamTrust?
+    ) throws(TLSError) -> [(upstream: Int, context: TLSClientContext?)] {
+        let trust = UpstreamTrust(plan)
+        var changed: [(upstream: Int, context: TLSClientContext?)] = []
+        for (upstream, number, _) in plan.upstreamNumbers
+        where former?.byUpstream[number] != trust.byUpstream[number] || former == nil {
+            guard trust.usesTLS(number) else {
+                changed.append((number, nil))
+                continue
+            }
+            changed.append(
+                (
+                    number,
+                    try TLSClientContext(
+                        caPath: upstream.caPath, wire: wire,
+                        applicationProtocols: upstream.usesHTTP2 ? ["h2", "http/1.1"] : ["http/1.1"],
+                        library: library)
+                ))
+        }
+        return changed
+    }
+}
+
+/// What upstreams are trusted by and spoken to in, so that a reload keeps the connections of those where
+/// nothing has changed.
+struct UpstreamTrust: Equatable {
+    private static let none = "none"
+
+    /// By upstream number: without TLS, the system's authorities, or a file's path and contents.
+    private(set) var byUpstream: [Int: String] = [:]
+
+    func usesTLS(_ upstream: Int) -> Bool { byUpstream[upstream]?.hasPrefix(Self.none) == false }
+
+    init(_ plan: ServingPlan) {
+        for (upstream, number, _) in plan.upstreamNumbers {
+            let usesTLS = upstream.endpoints.contains {
+                if case .tcp(_, _, true) = $0.transport { true } else { false }
+            }
+            guard usesTLS else {
+                byUpstream[number] = Self.none + (upstream.usesHTTP2 ? " h2" : "")
+                continue
+            }
+            let authorities = upstream.caPath.map { "\($0) \(FileContents.digest($0))" } ?? "system"
+            byUpstream[number] = authorities + (upstream.usesHTTP2 ? " h2" : "")
+        }
     }
 }

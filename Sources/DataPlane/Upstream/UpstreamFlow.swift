@@ -42,8 +42,8 @@ extension Worker {
         do {
             let opened = try openSocket(endpoint: endpoint)
             let fresh = UpstreamConnection(
-                descriptor: opened.descriptor, endpoint: Int32(endpoint), phase: .connecting,
-                interest: .write)
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: plan.generation,
+                phase: .connecting, interest: .write)
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)
                 failExchange(exchange, .overloaded, retryAfter: 1)
@@ -300,8 +300,7 @@ extension Worker {
             }
         case .idle:
             // Closed by the endpoint, or bytes that nobody asked for.
-            unpark(connection)
-            closeUpstream(connection)
+            endIdle(connection)
         case .handshaking, .busy:
             if event.isWritable { drainOutput(connection) }
             if connection.value.isDead { return }

@@ -23,6 +23,8 @@ struct UpstreamConnection: ~Copyable {
     var output = Block.none
     var interest: Interest
     var exchange = SlotReference.none
+    /// Generation of the configuration under which it was opened.
+    var generation: UInt32
     /// Whether it has carried a call before: only then may a silent close be retried.
     var isReused = false
     /// Whether the present answer allows another call on this connection.
@@ -45,9 +47,12 @@ struct UpstreamConnection: ~Copyable {
     var nextIdle = SlotReference.none
     var previousIdle = SlotReference.none
 
-    init(descriptor: Descriptor, endpoint: Int32, phase: Phase, interest: Interest) {
+    init(
+        descriptor: Descriptor, endpoint: Int32, generation: UInt32, phase: Phase, interest: Interest
+    ) {
         self.descriptor = descriptor
         self.endpoint = endpoint
+        self.generation = generation
         self.phase = phase
         self.interest = interest
     }
@@ -55,11 +60,16 @@ struct UpstreamConnection: ~Copyable {
 
 /// One address that a worker sends calls to.
 struct EndpointState {
-    var upstream: Int32
+    /// The generation of connections to an endpoint that no configuration names any more.
+    static let never = UInt32.max
+
+    var upstream: Int32 = -1
     /// Where it is; nil while its name has not been resolved.
     var address: SocketAddress?
-    var isUnixSocket: Bool
-    var usesTLS: Bool
+    var isUnixSocket = false
+    var usesTLS = false
+    /// Connections of earlier generations are closed after their call.
+    var validFrom = EndpointState.never
     /// What active checks say.
     var isHealthy = true
     /// Passive ejection: left out until then.
@@ -75,20 +85,66 @@ struct EndpointState {
     var firstMultiplexed = SlotReference.none
     /// Whether the endpoint has declined HTTP/2 when it could have agreed.
     var declinesHTTP2 = false
+
+    var isRetired: Bool { validFrom == Self.never }
+
+    /// Becomes another endpoint; the books on connections go on.
+    mutating func assume(_ other: EndpointState) {
+        upstream = other.upstream
+        address = other.address
+        isUnixSocket = other.isUnixSocket
+        usesTLS = other.usesTLS
+        isHealthy = true
+        ejectedUntilMicroseconds = 0
+        failuresInARow = 0
+        declinesHTTP2 = false
+    }
 }
 
 /// One upstream of a worker: which endpoints, how they are chosen, how many retries are in hand.
 struct UpstreamState {
-    var firstEndpoint: Int
-    var endpointCount: Int
-    var balance: Balance
+    /// Numbers of its endpoints, in the order of the file. An upstream that is gone keeps them for calls
+    /// that began with it.
+    private var members: FixedArray<Int32>?
+    var balance = Balance.leastOutstanding
     var turn: Int = 0
-    var retries: Int
+    var retries = 0
     /// Grows by one per call and pays `HardLimits.retryShare` per retry.
     var retryBudget: Int = HardLimits.retryBalance * HardLimits.retryShare
-    var connectTimeoutMicroseconds: Int64
-    var idleTimeoutMicroseconds: Int64
-    var idleMax: Int
-    var connectionsMax: Int
-    var usesHTTP2: Bool
+    var connectTimeoutMicroseconds: Int64 = 0
+    var idleTimeoutMicroseconds: Int64 = 0
+    var idleMax = 0
+    var connectionsMax = 0
+    var usesHTTP2 = false
+
+    var endpointCount: Int { members?.count ?? 0 }
+
+    /// The number of the endpoint at a place, from 0.
+    func member(_ place: Int) -> Int {
+        guard let members else { preconditionFailure("an upstream without endpoints has no places") }
+        return Int(members[place])
+    }
+
+    /// Takes over settings.
+    ///
+    /// - Parameter isFresh: whether the row was another upstream's, or nobody's.
+    mutating func assume(_ configuration: UpstreamConfiguration, members: [Int], isFresh: Bool) {
+        setMembers(members)
+        if isFresh {
+            turn = 0
+            retryBudget = HardLimits.retryBalance * HardLimits.retryShare
+        }
+        balance = configuration.balance
+        retries = configuration.retries
+        connectTimeoutMicroseconds = Int64(configuration.connectTimeoutMilliseconds) * 1_000
+        idleTimeoutMicroseconds = Int64(configuration.idleTimeoutMilliseconds) * 1_000
+        idleMax = configuration.idleConnectionsPerWorker
+        connectionsMax = configuration.connectionsPerWorker
+        usesHTTP2 = configuration.usesHTTP2
+    }
+
+    mutating func setMembers(_ numbers: [Int]) {
+        members?.deallocate()
+        members = FixedArray(numbers.map(Int32.init))
+    }
 }

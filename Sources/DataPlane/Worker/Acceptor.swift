@@ -4,7 +4,10 @@ import Reactor
 import TLS
 
 extension Worker {
-    func acceptConnections(on socket: Descriptor, isPlaintextPort: Bool) {
+    /// - Parameter index: which of the sockets has callers waiting; the event may be older than a reload.
+    func acceptConnections(on sockets: [Descriptor], _ index: Int, isPlaintextPort: Bool) {
+        guard index < sockets.count else { return }
+        let socket = sockets[index]
         for _ in 0..<HardLimits.acceptsPerTurn {
             switch Socket.accept(on: socket) {
             case .accepted(let descriptor, let peer):
@@ -68,10 +71,24 @@ extension Worker {
 
     private func watchListeners(_ interest: Interest) {
         guard state.value.hasListeners else { return }
-        poller.modify(listener, token: Token(.listener).rawValue, interest)
-        if plaintextListener.isOpen {
-            poller.modify(plaintextListener, token: Token(.plaintextListener).rawValue, interest)
+        for (index, socket) in snapshot.value.listeners.https.enumerated() {
+            let reference = SlotReference(index: index, generation: 0)
+            poller.modify(socket, token: Token(.listener, reference).rawValue, interest)
         }
+        for (index, socket) in snapshot.value.listeners.plaintext.enumerated() {
+            let reference = SlotReference(index: index, generation: 0)
+            poller.modify(socket, token: Token(.plaintextListener, reference).rawValue, interest)
+        }
+    }
+
+    /// Takes every caller whose connection the kernel has completed, then closes the socket: what waits at a
+    /// socket that closes is reset.
+    func takeWaiting(at socket: Descriptor, isPlaintextPort: Bool) {
+        while case .accepted(let descriptor, let peer) = Socket.accept(on: socket) {
+            open(descriptor, peer, isPlaintextPort: isPlaintextPort)
+        }
+        poller.remove(socket)
+        Socket.close(socket)
     }
 
     func beginDrain() {
@@ -95,12 +112,9 @@ extension Worker {
     func closeListeners() {
         guard state.value.hasListeners else { return }
         state.value.hasListeners = false
-        poller.remove(listener)
-        Socket.close(listener)
-        if plaintextListener.isOpen {
-            poller.remove(plaintextListener)
-            Socket.close(plaintextListener)
-        }
+        for socket in snapshot.value.listeners.https { takeWaiting(at: socket, isPlaintextPort: false) }
+        for socket in snapshot.value.listeners.plaintext { takeWaiting(at: socket, isPlaintextPort: true) }
+        snapshot.value.listeners = Listeners()
         beginDrain()
     }
 }

@@ -5,6 +5,8 @@ enum HardLimits {
     static let readBytes = 65_536
     /// Plaintext of one turn: a full stash, one read, and the record that OpenSSL held back.
     static let plaintextBytes = 163_840
+    /// Longest target that `limits.target` allows: room for it is made once.
+    static let targetBytes = 32_768
     /// Bytes that wait for an exchange before reading from its caller pauses.
     static let stashBytes = 16_384
     /// What a worker may have produced for one caller in one turn: a response head and a burst of body.

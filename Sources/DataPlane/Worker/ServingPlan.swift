@@ -1,4 +1,5 @@
 package import Configuration
+import HTTPWire
 import Keys
 import Limits
 import Reactor
@@ -8,7 +9,8 @@ import Reactor
 
 /// One route as compiled.
 struct RoutePlan {
-    var number: Int
+    /// Its name's number, under which it is counted and logged.
+    var series: Int32
     var isPublic: Bool
     /// Number of the scope set it needs, see `ScopeGrants.contains`.
     var scopes: Int
@@ -29,6 +31,13 @@ struct RoutePlan {
     var idleTimeoutMicroseconds: Int64
     /// The whole `WWW-Authenticate` line of a 403 here.
     var insufficientScope: Block
+
+    mutating func deallocate() {
+        host.deallocate()
+        stripPrefix.deallocate()
+        addPrefix.deallocate()
+        insufficientScope.deallocate()
+    }
 }
 
 /// What is sent about a plan's windows, the same on every answer.
@@ -61,22 +70,34 @@ struct PolicyText {
     }
 }
 
-/// The configuration of one generation, compiled. Immutable after init, shared by all threads.
+/// The configuration of one generation, compiled. Immutable after init, shared by all threads. Numbers of
+/// routes, scopes and router entries are its own; those of series, tiers, upstreams and endpoints outlive it.
 package final class ServingPlan: @unchecked Sendable {
     // `@unchecked`: the rows are plain memory written in init only.
     package let configuration: GatewayConfiguration
+    /// Counts the configurations of this process, from 1.
+    package let generation: UInt32
+    let numbers: PlanNumbers.Assigned
+    let timeouts: Timeouts
+    let headLimits: HeadLimits
     let router: Router
     let routes: FixedArray<RoutePlan>
     let scopeRequirements: ScopeRequirements
     let tierNumbers: [String: Int]
+    let tierLimits: [String: LimitSpecification]
     let keyFormat: KeyFormat
     let staticKeys: [Digest256: KeyRecord]
     let trustedProxies: [AddressRange]
-    package let shape: WorkerMetrics.Shape
 
     /// - Parameter configuration: as the loader has checked it.
-    package init(_ configuration: GatewayConfiguration) {
+    init(_ configuration: GatewayConfiguration, _ numbers: PlanNumbers.Assigned, generation: UInt32) {
         self.configuration = configuration
+        self.numbers = numbers
+        self.generation = generation
+        timeouts = configuration.timeouts
+        headLimits = HeadLimits(
+            headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,
+            targetBytes: configuration.limits.targetBytes)
         router = Router(configuration.routes)
         var requirements = ScopeRequirements()
         var plans: [RoutePlan] = []
@@ -89,8 +110,9 @@ package final class ServingPlan: @unchecked Sendable {
             let milliseconds = route.responseTimeoutMilliseconds ?? upstream.responseTimeoutMilliseconds
             plans.append(
                 RoutePlan(
-                    number: number, isPublic: route.isPublic, scopes: scopes, upstream: route.upstream,
-                    cost: route.cost, forwardsAuthorization: route.forwardAuthorization,
+                    series: Int32(numbers.routes.numbers[number]), isPublic: route.isPublic, scopes: scopes,
+                    upstream: numbers.upstreams.numbers[route.upstream], cost: route.cost,
+                    forwardsAuthorization: route.forwardAuthorization,
                     host: .constant(route.host ?? ""),
                     defaultHost: .constant(Self.authority(upstream.endpoints.first?.transport)),
                     stripPrefix: .constant(Self.prefix(route.stripPrefix)),
@@ -104,9 +126,13 @@ package final class ServingPlan: @unchecked Sendable {
         }
         routes = FixedArray(plans)
         scopeRequirements = requirements
-        var numbers: [String: Int] = [:]
-        for (number, tier) in configuration.tiers.enumerated() { numbers[tier.name] = number }
-        tierNumbers = numbers
+        var tiers: [String: Int] = [:]
+        for (index, tier) in configuration.tiers.enumerated() {
+            tiers[tier.name] = numbers.tiers.numbers[index]
+        }
+        tierNumbers = tiers
+        tierLimits = Dictionary(
+            configuration.tiers.map { ($0.name, $0.limits) }, uniquingKeysWith: { first, _ in first })
         guard let format = KeyFormat(prefixes: configuration.keys.prefixes) else {
             preconditionFailure("the loader checks key prefixes")
         }
@@ -115,9 +141,35 @@ package final class ServingPlan: @unchecked Sendable {
         for record in configuration.keys.staticKeys { records[record.digest] = record }
         staticKeys = records
         trustedProxies = configuration.trustedProxies.compactMap(AddressRange.parse)
-        shape = WorkerMetrics.Shape(
-            routes: configuration.routes.count, tiers: configuration.tiers.count,
-            upstreams: configuration.upstreams.count)
+    }
+
+    deinit {
+        for index in 0..<routes.count { routes[index].deallocate() }
+        routes.deallocate()
+        router.deallocate()
+    }
+
+    /// Each upstream with its number and the numbers of its endpoints.
+    package var upstreamNumbers: [(configuration: UpstreamConfiguration, number: Int, endpoints: [Int])] {
+        var first = 0
+        return configuration.upstreams.enumerated().map { index, upstream in
+            defer { first += upstream.endpoints.count }
+            let endpoints = numbers.endpoints.numbers[first..<first + upstream.endpoints.count]
+            return (upstream, numbers.upstreams.numbers[index], Array(endpoints))
+        }
+    }
+
+    /// Each route's name once, with its number, in the order of the file.
+    package var routeSeries: [(name: String, number: Int)] {
+        var seen: Set<Int> = []
+        return zip(configuration.routes, numbers.routes.numbers).compactMap { route, number in
+            seen.insert(number).inserted ? (route.name, number) : nil
+        }
+    }
+
+    /// Each tier with its number, in the order of the file.
+    package var tierSeries: [(name: String, number: Int)] {
+        zip(configuration.tiers, numbers.tiers.numbers).map { ($0.name, $1) }
     }
 
     /// `host:port`, with an IPv6 address in brackets.

@@ -19,6 +19,21 @@ package struct ExposedKey: Sendable {
     package var address: SocketAddress
 }
 
+/// What the numbers in log records stand for.
+package struct LogNames: Sendable {
+    package var routes: [String]
+    package var upstreams: [String]
+
+    init(routes: [String] = [], upstreams: [String] = []) {
+        self.routes = routes
+        self.upstreams = upstreams
+    }
+
+    init(_ numbers: PlanNumbers) {
+        self.init(routes: numbers.routes.names, upstreams: numbers.upstreams.names)
+    }
+}
+
 /// What workers and the control thread share: nothing here is touched by an ordinary call except the window
 /// table.
 package final class SharedState: Sendable {
@@ -47,6 +62,7 @@ package final class SharedState: Sendable {
     private let topologyCell = Mutex<StoreTopology?>(nil)
     /// Signalled by `requestTopology`.
     package let topologyRequests: Wakeup
+    private let namesCell = Mutex(LogNames())
     private let seen = Mutex<[String: Int64]>([:])
     private let lastReported = Mutex<[String: Int64]>([:])
 
@@ -111,6 +127,12 @@ package final class SharedState: Sendable {
     package var changesHeardMicroseconds: Int64 {
         get { changesHeard.load(ordering: .relaxed) }
         set { changesHeard.store(newValue, ordering: .relaxed) }
+    }
+
+    /// What the numbers in log records stand for at present.
+    package internal(set) var names: LogNames {
+        get { namesCell.withLock { $0 } }
+        set { namesCell.withLock { $0 = newValue } }
     }
 
     /// Where the store's name leads; looked up off the workers.

@@ -30,6 +30,7 @@ extension Worker {
         } while !state.value.expiredTimers.isEmpty
         storeTick()
         acceptorTick()
+        if !snapshot.value.retired.isEmpty { releaseRetired() }
     }
 
     private func expire(_ timer: Int) {

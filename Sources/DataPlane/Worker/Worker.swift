@@ -1,10 +1,10 @@
 import Configuration
 import HTTP2
 import HTTPWire
-package import Keys
+import Keys
 import Limits
-package import Reactor
-package import Redis
+import Reactor
+import Redis
 import TLS
 
 // One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
@@ -68,7 +68,7 @@ struct WorkerState {
 }
 
 /// What other threads tell a worker.
-package enum WorkerMessage: Sendable {
+enum WorkerMessage: Sendable {
     case drain
     case closeListeners
     /// End at once.
@@ -80,17 +80,16 @@ package enum WorkerMessage: Sendable {
     case invalidateAll
     /// Where the masters of the store are now.
     case storeTopology(StoreTopology)
+    /// A new configuration.
+    case adopt(Adoption)
 }
 
 package final class Worker {
     let number: Int
-    let plan: ServingPlan
     let shared: SharedState
     let metrics: WorkerMetrics
     let mailbox: Mailbox<WorkerMessage>
     let poller: Poller
-    let listener: Descriptor
-    let plaintextListener: Descriptor
     let downstreams: SlotTable<Downstream>
     let exchanges: SlotTable<Exchange>
     let upstreamConnections: SlotTable<UpstreamConnection>
@@ -98,14 +97,14 @@ package final class Worker {
     let timers: TimerWheel
     let pool = BufferPool()
     let wire: TLSWire
-    let server: TLSServerContext
-    let clients: [TLSClientContext?]
-    let serverNames: [String]
+    /// For all TLS contexts of this thread.
+    let library: TLSLibrary
+    /// Everything that a reload replaces.
+    let snapshot: Mutable<WorkerSnapshot>
     let digester: Digester
     let cache: KeyCache
     let upstreams: FixedArray<UpstreamState>
     let endpoints: FixedArray<EndpointState>
-    let unixPaths: [String]
     let requestHead = Mutable(RequestHead())
     let responseHead = Mutable(ResponseHead())
     let http2: HTTP2Engine
@@ -115,8 +114,6 @@ package final class Worker {
     let framedRequest = Mutable(RequestHead())
     /// Callers' connections at once.
     let connectionsMax: Int
-    let headLimits: HeadLimits
-    let timeouts: Timeouts
     /// Ciphertext as it came from a socket.
     let received = Mutable(Block.allocate(capacity: HardLimits.readBytes))
     /// Plaintext of the caller whose step this is.
@@ -142,18 +139,23 @@ package final class Worker {
     /// Room for one address as text.
     let addressScratch = Block.allocate(capacity: 64)
 
+    var plan: ServingPlan { @inline(__always) _read { yield snapshot.value.plan } }
+    var server: TLSServerContext { @inline(__always) _read { yield snapshot.value.server } }
+    var clients: [TLSClientContext?] { @inline(__always) _read { yield snapshot.value.clients } }
+    var serverNames: [String] { @inline(__always) _read { yield snapshot.value.serverNames } }
+    var unixPaths: [String] { @inline(__always) _read { yield snapshot.value.unixPaths } }
+    var timeouts: Timeouts { @inline(__always) _read { yield snapshot.value.plan.timeouts } }
+    var headLimits: HeadLimits { @inline(__always) _read { yield snapshot.value.plan.headLimits } }
+
+    /// - Parameter sizes: how long the tables are that later configurations use too.
     /// - Throws: a sentence that says which certificate or system call is at fault.
     init(
-        number: Int, plan: ServingPlan, shared: SharedState, listener: Descriptor,
-        plaintextListener: Descriptor
+        number: Int, plan: ServingPlan, sizes: PlanNumbers, shared: SharedState, listeners: Listeners
     ) throws {
         self.number = number
-        self.plan = plan
         self.shared = shared
-        self.listener = listener
-        self.plaintextListener = plaintextListener
         let configuration = plan.configuration
-        metrics = WorkerMetrics(shape: plan.shape)
+        metrics = WorkerMetrics(shape: WorkerMetrics.Shape(sizes))
         mailbox = try Mailbox()
         poller = try Poller()
         let connections = max(64, configuration.limits.connections / configuration.workers)
@@ -166,60 +168,33 @@ package final class Worker {
         keys = SlotTable(capacity: configuration.keys.cacheEntries + connections + 1_024)
         let now = MonotonicClock.nowMicroseconds()
         timers = TimerWheel(timers: connections * 6, nowMicroseconds: now)
-        let wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
-        self.wire = wire
-        server = try TLSServerContext(
-            settings: TLSServerSettings(configuration.listen), tickets: shared.tickets, wire: wire)
-        var clients: [TLSClientContext?] = []
-        var upstreamStates: [UpstreamState] = []
-        var endpointStates: [EndpointState] = []
-        var paths: [String] = []
-        var names: [String] = []
-        for (upstreamNumber, upstream) in configuration.upstreams.enumerated() {
-            let first = endpointStates.count
-            var usesTLS = false
-            for endpoint in upstream.endpoints {
-                let (endpointState, path, name) = EndpointState.make(endpoint, upstream: upstreamNumber)
-                usesTLS = usesTLS || endpointState.usesTLS
-                endpointStates.append(endpointState)
-                paths.append(path)
-                names.append(name)
-            }
-            upstreamStates.append(UpstreamState(upstream, firstEndpoint: first))
-            clients.append(
-                usesTLS
-                    ? try TLSClientContext(
-                        caPath: upstream.caPath, wire: wire,
-                        applicationProtocols: upstream.usesHTTP2 ? ["h2", "http/1.1"] : ["http/1.1"]) : nil)
-        }
-        self.clients = clients
-        serverNames = names
-        unixPaths = paths
-        upstreams = FixedArray(upstreamStates)
-        endpoints = FixedArray(endpointStates)
+        wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
+        library = try TLSLibrary()
+        upstreams = FixedArray(repeating: UpstreamState(), count: sizes.upstreams.capacity)
+        endpoints = FixedArray(repeating: EndpointState(), count: sizes.endpoints.capacity)
+        let parts = TLSParts(wire: wire, library: library)
+        snapshot = Mutable(
+            WorkerSnapshot(
+                plan: plan, server: try parts.server(configuration.listen, shared.tickets),
+                clients: Array(repeating: nil, count: sizes.upstreams.capacity),
+                serverNames: Array(repeating: "", count: sizes.endpoints.capacity),
+                unixPaths: Array(repeating: "", count: sizes.endpoints.capacity), listeners: listeners))
         digester = try Digester()
         cache = KeyCache(
             entries: configuration.keys.cacheEntries, unknownEntries: 65_536, seed: RandomSource.word())
-        timeouts = configuration.timeouts
-        headLimits = HeadLimits(
-            headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,
-            targetBytes: configuration.limits.targetBytes)
-        http2 = HTTP2Engine(limits: headLimits)
-        target = Mutable(Block.allocate(capacity: configuration.limits.targetBytes * 3 + 64))
+        http2 = HTTP2Engine(limits: plan.headLimits)
+        target = Mutable(Block.allocate(capacity: HardLimits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
         storePrefix = .constant(configuration.store.prefix)
         ways = try StoreWays(configuration.store, poller, wire)
-        try register()
-        http2.attach(self)
-    }
-
-    private func register() throws {
-        try poller.add(listener, token: Token(.listener).rawValue, .read)
-        if plaintextListener.isOpen {
-            try poller.add(plaintextListener, token: Token(.plaintextListener).rawValue, .read)
-        }
+        try watch(listeners.https, .listener)
+        try watch(listeners.plaintext, .plaintextListener)
         try poller.add(mailbox.wakeup.descriptor, token: Token(.mailbox).rawValue, .read)
+        let first = Adoption(plan)
+        first.clients = try parts.clients(plan, former: nil)
+        adopt(first)
+        http2.attach(self)
     }
 
     /// Runs until told to stop, or until drained.
@@ -273,8 +248,12 @@ package final class Worker {
         case .upstream:
             guard let slot = upstreamConnections.lookup(token.reference), !slot.value.isDead else { return }
             handleUpstream(event, slot)
-        case .listener: acceptConnections(on: listener, isPlaintextPort: false)
-        case .plaintextListener: acceptConnections(on: plaintextListener, isPlaintextPort: true)
+        case .listener:
+            acceptConnections(
+                on: snapshot.value.listeners.https, Int(token.reference.index), isPlaintextPort: false)
+        case .plaintextListener:
+            acceptConnections(
+                on: snapshot.value.listeners.plaintext, Int(token.reference.index), isPlaintextPort: true)
         case .mailbox:
             finishStep()
             for message in mailbox.takeAll() { receive(message) }
@@ -359,6 +338,7 @@ package final class Worker {
         case .invalidate(let digest): forget(digest)
         case .invalidateAll: cache.invalidateAll()
         case .storeTopology(let topology): adopt(topology)
+        case .adopt(let adoption): adopt(adoption)
         }
     }
 }

@@ -1,0 +1,132 @@
+import Admin
+import Configuration
+import DataPlane
+import Reactor
+import TLS
+
+/// Reads the configuration again: upon a signal, a request, or a change of the files that TLS is made of.
+/// Touched by the control thread alone.
+final class Reloader {
+    typealias Source = () throws(ConfigurationProblems) -> GatewayConfiguration
+
+    /// Between two looks at the files; a change that two looks agree on is whole.
+    private static let watchMicroseconds: Int64 = 1_000_000
+    private static let expiryMicroseconds: Int64 = 3_600_000_000
+    /// Days before the end of a certificate at which the log says so.
+    private static let expiryDays: [Int64] = [30, 7, 1]
+
+    private let server: GatewayServer
+    private let source: Source?
+    /// Called with every configuration that takes effect.
+    var whenAccepted: (GatewayConfiguration) -> Void = { _ in }
+    private(set) var facts: ReloadFacts
+    private(set) var certificates: [(subject: String, notAfter: Int64)] = []
+    /// The files as they were when last read, and as they were at the last look.
+    private var read: [String]
+    private var seen: [String]
+    private var looksAt: Int64 = 0
+    private var warnsAt: Int64 = 0
+    /// The lowest of `expiryDays` that has been logged for each certificate.
+    private var warned: [String: Int64] = [:]
+
+    init(_ server: GatewayServer, _ source: Source?) {
+        self.server = server
+        self.source = source
+        facts = ReloadFacts(acceptedSeconds: WallClock.nowSeconds())
+        read = Self.files(server.plan.configuration).map(FileReader.identity)
+        seen = read
+        certificates = Self.inspect(server.plan.configuration)
+    }
+
+    /// Reads, checks and hands over the configuration; what runs is untouched by one that is not good.
+    @discardableResult
+    func reload(because why: String) -> ReloadOutcome {
+        guard let source else {
+            return ReloadOutcome(isAccepted: false, problems: ["there is no configuration file to read"])
+        }
+        // Before they are read: what changes meanwhile is seen at the next look.
+        read = Self.files(server.plan.configuration).map(FileReader.identity)
+        seen = read
+        do {
+            let configuration = try source()
+            let problems = LiveCheck.certificates(configuration)
+            guard problems.isEmpty else { return refuse(why, problems) }
+            let warnings = try server.reload(configuration)
+            facts.accepted += 1
+            facts.lastSucceeded = true
+            facts.acceptedSeconds = WallClock.nowSeconds()
+            read = Self.files(configuration).map(FileReader.identity)
+            seen = read
+            certificates = Self.inspect(configuration)
+            warnsAt = 0
+            whenAccepted(configuration)
+            server.shared.report(.info, "\(why): the configuration is good", every: 0)
+            for warning in warnings { server.shared.report(.warning, warning, every: 0) }
+            return ReloadOutcome(isAccepted: true, warnings: warnings)
+        } catch let error as ConfigurationProblems {
+            return refuse(why, error.lines)
+        } catch let error as ServerProblem {
+            return refuse(why, [error.text])
+        } catch {
+            return refuse(why, ["\(error)"])
+        }
+    }
+
+    private func refuse(_ why: String, _ problems: [String]) -> ReloadOutcome {
+        facts.refused += 1
+        facts.lastSucceeded = false
+        for problem in problems { server.shared.report(.error, "\(why): \(problem)", every: 0) }
+        server.shared.report(.error, "\(why): nothing has changed", every: 0)
+        return ReloadOutcome(isAccepted: false, problems: problems)
+    }
+
+    /// Looks at the files and at the certificates' ends, when it is time.
+    func tick(nowMicroseconds now: Int64) {
+        if source != nil, now >= looksAt {
+            looksAt = now + Self.watchMicroseconds
+            let present = Self.files(server.plan.configuration).map(FileReader.identity)
+            let isWhole = present == seen
+            seen = present
+            if isWhole, present != read { reload(because: "changed certificate files") }
+        }
+        if now >= warnsAt {
+            warnsAt = now + Self.expiryMicroseconds
+            warnOfExpiry(WallClock.nowSeconds())
+        }
+    }
+
+    private func warnOfExpiry(_ now: Int64) {
+        for (subject, notAfter) in certificates {
+            let left = notAfter - now
+            guard let limit = Self.expiryDays.last(where: { left <= $0 * 86_400 }) else { continue }
+            let name = "\(subject) \(notAfter)"
+            if let before = warned[name], before <= limit { continue }
+            warned[name] = limit
+            let end =
+                left <= 0 ? "has expired" : "ends in \(left / 86_400) days and \(left % 86_400 / 3_600) hours"
+            server.shared.report(
+                limit <= 1 ? .error : .warning, "the certificate of \(subject) \(end)", every: 0)
+        }
+        let names = Set(certificates.map { "\($0.subject) \($0.notAfter)" })
+        warned = warned.filter { names.contains($0.key) }
+    }
+
+    /// Files whose change is a reason to reload.
+    private static func files(_ configuration: GatewayConfiguration) -> [String] {
+        let pairs = configuration.listen.certificates.flatMap { [$0.chainPath, $0.privateKeyPath] }
+        let authorities =
+            configuration.upstreams.compactMap(\.caPath)
+            + [configuration.listen.clientCAPath].compactMap(\.self)
+        return pairs + authorities
+    }
+
+    private static func inspect(
+        _ configuration: GatewayConfiguration
+    ) -> [(subject: String, notAfter: Int64)] {
+        configuration.listen.certificates.compactMap { files in
+            let facts = try? CertificateFacts.inspect(
+                chainPath: files.chainPath, privateKeyPath: files.privateKeyPath)
+            return facts.map { ($0.subject, $0.notAfter) }
+        }
+    }
+}
