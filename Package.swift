@@ -72,6 +72,6 @@ let package = Package(
         tests(
             "KeyManagementTests",
             ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys", "TestSupport"]),
-        tests("IntegrationTests", ["TLS", "Limits", "TestSupport"]),
+        tests("IntegrationTests", ["TLS", "Reactor", "Limits", "TestSupport"]),
     ]
 )

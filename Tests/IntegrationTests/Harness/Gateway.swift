@@ -26,6 +26,8 @@ struct Setup {
     /// Lines of `upstreams.main` besides its endpoints.
     var upstream = ""
     var upstreams: [Upstream] = []
+    /// Endpoints that are no `Upstream`.
+    var upstreamEndpoints: [String] = []
     /// Whole entries of `upstreams`, indented by two.
     var moreUpstreams = ""
     var routes = ["{ path: /api/**, upstream: main }"]
@@ -202,7 +204,8 @@ extension Setup {
             text += "tier: \(key.tier), scopes: [\(scopes)] }\n"
         }
         text += "tiers:\n" + indented(tiers, by: 2)
-        let endpoints = upstreams.map { "\"\($0.endpoint)\"" }.joined(separator: ", ")
+        let endpoints = (upstreams.map(\.endpoint) + upstreamEndpoints).map { "\"\($0)\"" }
+            .joined(separator: ", ")
         text += "upstreams:\n  main:\n    endpoints: [\(endpoints)]\n" + indented(upstream, by: 4)
         text += moreUpstreams
         text += "routes:\n" + routes.map { "  - \($0)\n" }.joined()

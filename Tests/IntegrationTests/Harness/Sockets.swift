@@ -48,8 +48,13 @@ final class TCPConnection: Sendable {
 
     init(descriptor: Int32) { self.descriptor = descriptor }
 
-    convenience init(port: UInt16) throws {
+    /// - Parameter receiveBytes: the size of the receive buffer; 0 leaves it to the kernel.
+    convenience init(port: UInt16, receiveBytes: Int32 = 0) throws {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        if receiveBytes > 0 {
+            var size = receiveBytes
+            unsafe setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &size, 4)
+        }
         var address = sockaddr_in.loopback(port)
         let code = unsafe withUnsafePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
