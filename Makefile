@@ -55,7 +55,7 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/run $(if $(ENVOY),--envoy $(ENVOY))
 
 .PHONY: fuzz
-fuzz: build-packages ## Fuzz the parsers for FUZZ_SECONDS each (default 60)
+fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run
 
 .PHONY: format

@@ -59,6 +59,11 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Reactor", "TLS"], path: "Tests/TestSupport",
             swiftSettings: settings),
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["HTTPWire", "HTTP2", "Keys", "Configuration", "Reactor"],
+            path: "Tests/FuzzTargets", swiftSettings: settings),
+        tests("FuzzTests", ["FuzzTargets"]),
         tests("TidyTests", []),
         tests("ReactorTests", ["Reactor"]),
         tests("HTTPWireTests", ["HTTPWire", "Reactor"]),

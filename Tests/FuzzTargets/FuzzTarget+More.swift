@@ -1,0 +1,116 @@
+import Configuration
+import HTTP2
+import HTTPWire
+import Keys
+import Reactor
+
+extension FuzzTarget {
+    /// A record as the store would return it: what is read and written again is the same record.
+    static func record(_ bytes: [UInt8]) throws(FuzzFinding) {
+        let texts = bytes.split(separator: 0, omittingEmptySubsequences: false)
+            .map { String(decoding: $0, as: UTF8.self) }
+        let fields = stride(from: 0, to: texts.count - 1, by: 2).map { (texts[$0], texts[$0 + 1]) }
+        guard let digest = Digest256(hex: String(repeating: "a", count: 64)),
+            let record = try? KeyRecord(digest: digest, fields: fields, isTier: { $0 == "pro" })
+        else { return }
+        try require(record.tier == "pro", "an unknown tier was taken")
+        try require(KeyRecord.isIdentifier(record.id), "an id that is none")
+        try require(KeyRecord.isIdentifier(record.account), "an account that is none")
+        guard let again = try? KeyRecord(digest: digest, fields: record.fields, isTier: { $0 == "pro" })
+        else {
+            throw FuzzFinding(description: "a record cannot be read again")
+        }
+        try require(
+            again.fields.elementsEqual(record.fields) { $0.name == $1.name && $0.value == $1.value },
+            "another record when read again")
+    }
+
+    private struct NoFiles: FileAccess {
+        func read(_ path: String) -> Result<[UInt8], FileProblem> { .failure(FileProblem("no files here")) }
+    }
+
+    /// A text is a configuration, or refused with places in it.
+    static func configuration(_ bytes: [UInt8]) throws(FuzzFinding) {
+        guard bytes.count < 4_000 else { return }
+        do {
+            _ = try ConfigurationLoader.load(
+                text: String(decoding: bytes, as: UTF8.self), fileName: "f", environment: ["A": "b"],
+                files: NoFiles(), processors: 2)
+        } catch {
+            try require(!error.lines.isEmpty, "refused without a reason")
+            try require(error.lines.allSatisfy { $0.hasPrefix("f:") }, "a reason without a place")
+        }
+    }
+
+    /// Fields of HTTP/2, whatever they are, become one request of HTTP/1.1 that our own parser takes whole or
+    /// refuses whole: never two, and never one with bytes left over.
+    static func headers2(_ bytes: [UInt8]) throws(FuzzFinding) {
+        var list = HeaderBlock(bytesMax: 4_096, fieldsMax: 16)
+        list.begin()
+        let texts = bytes.split(separator: 0x0A, omittingEmptySubsequences: false).map(Array.init)
+        for index in stride(from: 0, to: texts.count - 1, by: 2) {
+            let name = texts[index]
+            let value = texts[index + 1]
+            list.add(name.span, value.span)
+        }
+        var block = Block.allocate(capacity: list.textBytesMax)
+        defer { block.deallocate() }
+        var writer = ByteWriter(block)
+        guard list.writeRequest(into: &writer, endsStream: bytes.count % 2 == 0, nonce: (1, 2)) != nil else {
+            return
+        }
+        try require(!writer.overflowed, "more text than announced")
+        block.commit(writer)
+        let span = block.readable
+        let text = (0..<span.count).map { span[$0] }
+        var head = RequestHead()
+        let limits = HeadLimits(headBytes: 65_536, fields: 64, targetBytes: 8_192)
+        switch RequestParser.parse(text.span, limits: limits, into: &head) {
+        case .complete(let count): try require(count == text.count, "bytes are left behind a head")
+        case .incomplete: throw FuzzFinding(description: "half a head was written")
+        case .refused: return
+        }
+        // Every line that the parser found is one that the list asked for, or one of ours.
+        try require(head.fieldCount <= texts.count / 2 + 6, "lines that nobody sent")
+    }
+
+    /// A connection of HTTP/2: whatever arrives, what goes out is bounded, and no head holds a line end.
+    static func session2(_ bytes: [UInt8]) throws(FuzzFinding) {
+        let engine = HTTP2Engine(limits: HeadLimits(headBytes: 4_096, fields: 16, targetBytes: 512))
+        let owner = SilentOwner()
+        engine.attach(owner)
+        guard var session = engine.makeServer() else { return }
+        defer { session.free() }
+        let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0]
+        _ = engine.receive(session, preface.span)
+        _ = engine.send(session)
+        let cut = bytes.count / 2
+        for piece in [Array(bytes[..<cut]), Array(bytes[cut...])] {
+            guard engine.receive(session, piece.span) else { break }
+            var rounds = 0
+            while engine.send(session), engine.frames.value.count > 0 {
+                rounds += 1
+                try require(rounds < 64, "output without an end")
+            }
+        }
+    }
+
+    /// Takes everything and answers nothing.
+    private final class SilentOwner: HTTP2Owner {
+        func http2HeadBegan(_ session: HTTP2Session) {}
+        func http2Head(_ session: HTTP2Session, stream: Int32, _ kind: HTTP2HeadKind, endsStream: Bool) {}
+        func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>) {
+            session.consumeStream(stream, bytes.count)
+            session.consumeConnection(bytes.count)
+        }
+        func http2DataEnded(_ session: HTTP2Session, stream: Int32) {}
+        func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {}
+        func http2Closed(_ session: HTTP2Session, stream: Int32, tag: UInt64, code: UInt32) {}
+        func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
+            HTTP2BodyState(count: 0, isEnd: true, hasTrailers: false)
+        }
+        func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {}
+        func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
+        func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
+    }
+}
