@@ -11,7 +11,7 @@ SWIFT_FILES = Package.swift Sources Tests
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace
-BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace
+BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace nghttp2-client nghttp2-server
 
 # An Envoy for `make bench`; Debian has none. Without one its row is left out.
 ENVOY ?= $(shell command -v envoy)

@@ -128,6 +128,18 @@ class Bench:
         self.subject(
             "gateway-redis",
             [gateway, "run", "--config", peers.gateway(folder, port, free_port(), upstream, redis)], port)
+        messages = None
+        if shutil.which("nghttpd"):
+            messages = free_port()
+            self.start("messages", ["nghttpd", "--no-tls", "--echo-upload", "-m", "1000", str(messages)], messages, 1)
+            with open(f"{folder}/message", "wb") as file:
+                file.write(b"\0\0\0\0\x40" + b"x" * 64)
+            port = free_port()
+            self.subject("gateway-grpc", [
+                gateway, "run", "--config", peers.gateway(folder, port, free_port(), upstream, grpc=messages)], port)
+            if shutil.which("nginx"):
+                port = free_port()
+                self.subject("nginx-grpc", ["nginx", "-c", peers.nginx_grpc(folder, port, messages)], port)
         self.versions["gateway"] = self.text([gateway, "--version"])
         if shutil.which("nginx"):
             self.versions["nginx"] = self.text(["nginx", "-v"])
@@ -163,6 +175,8 @@ class Bench:
         return (done.stdout + done.stderr).strip()
 
     def load(self, port, row, seconds):
+        if "streams" in row:
+            return self.load_http2(port, row, seconds)
         command = ["taskset", "-c", "1", f"{self.folder}/load", "--port", str(port), "--path", row["path"],
                    "--seconds", str(seconds), "--status", str(row.get("status", 200)),
                    "--keys", f"{self.folder}/{row.get('keys', 'keys')}", "--connections",
@@ -176,6 +190,24 @@ class Bench:
                 command += [f"--{option}", str(row[option])]
         done = subprocess.run(command, capture_output=True, text=True)
         return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def load_http2(self, port, row, seconds):
+        """The same over HTTP/2 by h2load, which tells no percentiles of a run that time ends."""
+        command = ["taskset", "-c", "1", "h2load", "-D", str(int(max(1, seconds))), "-c", str(row["connections"]), "-m",
+                   str(row["streams"]), "-H", f"authorization: Bearer {peers.KEYS[0]}"]
+        if "message" in row:
+            command += ["-d", row["message"], "-H", "content-type: application/grpc", "-H", "te: trailers"]
+        done = subprocess.run(command + [f"https://127.0.0.1:{port}{row['path']}"], capture_output=True, text=True)
+        counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", done.stdout)
+        answers = re.search(r"status codes: (\d+) 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", done.stdout)
+        body = re.search(r"\((\d+)\) data", done.stdout)
+        if not counts or not answers or not body:
+            return None
+        requests, errors = int(counts[1]), int(counts[2]) + int(counts[3]) + sum(int(answers[n]) for n in (2, 3, 4))
+        # Whole bodies only: what was under way at the end may add some.
+        if int(body[1]) < requests * row["body"]:
+            errors += 1
+        return {"requests": requests, "errors": errors, "seconds": max(1, int(seconds)), "p50_us": 0, "p99_us": 0}
 
     def measure(self, name, row, seconds):
         processes, port = self.subjects[name]
@@ -367,6 +399,12 @@ def main():
         pair = ["gateway", "nginx", "haproxy"]
         bench.table("10 KB", {"path": "/10k", "body": 10240}, pair, "gateway")
         bench.table("1 MB", {"path": "/1m", "body": 1 << 20, "connections": 32}, pair, "gateway")
+        if shutil.which("h2load"):
+            bench.table("HTTP/2: 1 KB, 32 streams on each of 8 connections",
+                        {"path": "/1k", "body": 1024, "connections": 8, "streams": 32}, pair, "gateway")
+            bench.table("gRPC: unary calls of 64 bytes to an HTTP/2 upstream, 32 streams on each of 8 connections",
+                        {"path": "/bench.Echo/Unary", "body": 69, "connections": 8, "streams": 32,
+                         "message": f"{bench.folder}/message"}, ["gateway-grpc", "nginx-grpc"], "gateway-grpc")
         bench.table("401: unknown key", {"path": "/1k", "status": 401, "keys": "unknown"},
                     ["gateway", "nginx-limit", "haproxy-guarded"], "gateway")
         bench.table("429: an account past its limit",

@@ -16,7 +16,8 @@ def write(folder, name, text):
     return path
 
 
-def gateway(folder, port, admin, upstream, redis=None, limit="1000000000/minute"):
+def gateway(folder, port, admin, upstream, redis=None, limit="1000000000/minute", grpc=None):
+    more = f'  grpc: {{ endpoints: ["http://127.0.0.1:{grpc}"], http2: true }}\n' if grpc else ""
     static = "\n".join(
         f'    - {{ sha256: "{hashlib.sha256(key.encode()).hexdigest()}", account: a{number},'
         f' tier: {"few" if key == LIMITED else "bench"}, scopes: ["bench:read"] }}'
@@ -36,8 +37,8 @@ store: {{ url: "{store}" }}
   few: {{ limits: ["1/hour"] }}
 upstreams:
   main: {{ endpoints: ["http://127.0.0.1:{upstream}"], idle_connections: 1024 }}
-routes:
-  - {{ path: /**, scopes: ["bench:read"], upstream: main }}
+{more}routes:
+  - {{ path: /**, scopes: ["bench:read"], upstream: {"grpc" if grpc else "main"} }}
 limits: {{ connections: 20000, failed_authentications: off }}
 access_log: {{ path: off }}
 timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
@@ -61,7 +62,8 @@ http {{
   {http}
   upstream main {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000000; }}
   server {{
-    listen 127.0.0.1:{port} ssl backlog=4096;
+    listen 127.0.0.1:{port} ssl http2 backlog=4096;
+    http2_max_concurrent_streams 256;
     ssl_certificate {folder}/certificate.pem;
     ssl_certificate_key {folder}/key.pem;
     ssl_protocols TLSv1.3;
@@ -75,6 +77,30 @@ http {{
 }}
 """.replace("LOAD_MODULES", "" if "lua" not in name else
             "load_module modules/ndk_http_module.so;\nload_module modules/ngx_http_lua_module.so;"))
+
+
+def nginx_grpc(folder, port, upstream):
+    return write(folder, "nginx-grpc.conf", f"""
+worker_processes 1;
+pid {folder}/nginx-grpc.pid;
+error_log {folder}/nginx-grpc.err error;
+daemon off;
+worker_rlimit_nofile 40000;
+events {{ worker_connections 32000; }}
+http {{
+  access_log off;
+  keepalive_requests 1000000000;
+  upstream main {{ server 127.0.0.1:{upstream}; keepalive 1024; keepalive_requests 1000000000; }}
+  server {{
+    listen 127.0.0.1:{port} ssl http2 backlog=4096;
+    http2_max_concurrent_streams 256;
+    ssl_certificate {folder}/certificate.pem;
+    ssl_certificate_key {folder}/key.pem;
+    ssl_protocols TLSv1.3;
+    location / {{ grpc_pass grpc://main; }}
+  }}
+}}
+""")
 
 
 def nginx_limit(folder, port, upstream):
@@ -182,6 +208,7 @@ global
   nbthread 1
   maxconn 9500
   tune.ssl.default-dh-param 2048
+  tune.h2.max-concurrent-streams 256
 defaults
   mode http
   timeout connect 5s
@@ -190,7 +217,7 @@ defaults
   option http-keep-alive
   http-reuse always
 frontend main
-  bind 127.0.0.1:{port} ssl crt {folder}/haproxy.pem ssl-min-ver TLSv1.3{guard}
+  bind 127.0.0.1:{port} ssl crt {folder}/haproxy.pem ssl-min-ver TLSv1.3 alpn h2,http/1.1{guard}
   default_backend upstream
 backend upstream
   server one 127.0.0.1:{upstream} pool-max-conn 1024
