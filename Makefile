@@ -57,6 +57,7 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/HTTP2/run
 
 .PHONY: format
 format: ## Rewrite the Swift files in the house style
