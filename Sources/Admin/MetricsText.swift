@@ -254,6 +254,7 @@ package struct MetricsText {
                 "gateway_tls_certificate_expiry_timestamp_seconds", [("subject", certificate.subject)],
                 "\(certificate.notAfter)")
         }
+        http2()
         family("gateway_received_bytes_total", "counter", "Decrypted bytes from callers.")
         line("gateway_received_bytes_total", [], "\(sum(.bytesFromDownstream))")
         family("gateway_sent_bytes_total", "counter", "Bytes to callers before encryption.")
@@ -262,6 +263,18 @@ package struct MetricsText {
             "gateway_access_log_dropped_total", "counter",
             "Access-log lines dropped because the writer was behind.")
         line("gateway_access_log_dropped_total", [], "\(sum(.accessLogDropped))")
+    }
+
+    private mutating func http2() {
+        family("gateway_http2_streams_total", "counter", "HTTP/2 streams that callers have opened.")
+        line("gateway_http2_streams_total", [], "\(sum(.streamsOpened))")
+        family("gateway_http2_streams_refused_total", "counter", "HTTP/2 streams refused, by reason.")
+        line("gateway_http2_streams_refused_total", [("reason", "malformed")], "\(sum(.streamsMalformed))")
+        line("gateway_http2_streams_refused_total", [("reason", "no_room")], "\(sum(.streamsRefused))")
+        family(
+            "gateway_http2_floods_total", "counter",
+            "HTTP/2 connections ended because they sent frames without end and without a call.")
+        line("gateway_http2_floods_total", [], "\(sum(.floodsEnded))")
     }
 
     private mutating func upstreams() {

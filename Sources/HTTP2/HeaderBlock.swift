@@ -132,11 +132,11 @@ package struct HeaderBlock {
             }
             keep(.host, value)
             return
-        case .connection, .proxyConnection, .keepAlive, .transferEncoding, .upgrade, .http2Settings:
+        case .connection, .proxyConnection, .keepAlive, .transferEncoding, .upgrade:
             // RFC 9113 section 8.2.2: these belong to HTTP/1.1 connections.
             problem = .malformed
             return
-        case .te where !Self.equals(value, "trailers"):
+        case .te where !value.equalsIgnoringCase("trailers"):
             problem = .malformed
             return
         case .contentLength:
@@ -186,8 +186,8 @@ package struct HeaderBlock {
                 isPresent[Pseudo.authority.rawValue]
             else { return nil }
         } else {
-            guard isPresent[Pseudo.path.rawValue], !range(.path).isEmpty,
-                isPresent[Pseudo.scheme.rawValue], isWebScheme
+            guard isPresent[Pseudo.path.rawValue], isWholePath(method), isPresent[Pseudo.scheme.rawValue],
+                isWebScheme
             else { return nil }
         }
         if isTunnel { writer.append("GET") } else { writer.append(method) }
@@ -284,6 +284,13 @@ package struct HeaderBlock {
         }
         let found = range(isPresent[Pseudo.authority.rawValue] ? .authority : .host)
         return found.isEmpty ? nil : found
+    }
+
+    /// A path begins with a slash; OPTIONS may mean the whole server (RFC 9113 section 8.3.1).
+    private func isWholePath(_ method: Span<UInt8>) -> Bool {
+        let path = values.span(range(.path))
+        if path.isEmpty { return false }
+        return path[0] == 0x2F || Self.equals(path, "*") && Self.equals(method, "OPTIONS")
     }
 
     private var isWebScheme: Bool {

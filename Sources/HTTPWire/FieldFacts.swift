@@ -113,7 +113,7 @@ struct FieldFacts {
     }
 
     /// `application/grpc`, alone or followed by `+`, `;` or a space.
-    private static func isGRPC(_ bytes: Span<UInt8>, _ value: Range<Int>) -> Bool {
+    static func isGRPC(_ bytes: Span<UInt8>, _ value: Range<Int>) -> Bool {
         guard value.count >= 16,
             bytes.isToken(
                 value.lowerBound..<value.lowerBound + 16, 16, 0x6170_706C_6963_6174, 0x696F_6E2F_6772_7063)

@@ -102,6 +102,11 @@ package struct Refusal: Sendable {
         self.reason = reason
     }
 
+    /// An extended CONNECT for something that is not to be tunnelled (RFC 8441 section 3).
+    package static var protocolNotTunnelled: Refusal {
+        Refusal(501, "this protocol is not tunnelled here")
+    }
+
     /// More than the limits allow, in bytes or in fields.
     package static var headTooLarge: Refusal { Refusal(431, "the request head is too large") }
 }

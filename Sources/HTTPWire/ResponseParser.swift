@@ -181,10 +181,7 @@ package enum ResponseParser {
         case .upgrade:
             head.upgrade = slice.value
         case .contentType:
-            head.isGRPC =
-                slice.value.count >= 16
-                && bytes.extracting(slice.value.lowerBound..<slice.value.lowerBound + 16)
-                    .equalsIgnoringCase("application/grpc")
+            head.isGRPC = FieldFacts.isGRPC(bytes, slice.value)
             // "text/event-stream", alone or with parameters.
             head.isEventStream =
                 slice.value.count >= 17

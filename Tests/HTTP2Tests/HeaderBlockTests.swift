@@ -93,6 +93,8 @@ struct HeaderBlockTests {
         ("neither authority nor host", [get[0], get[1], get[3]]),
         ("no path", [get[0], get[1], get[2]]),
         ("an empty path", [get[0], get[1], get[2], (":path", "")]),
+        ("an absolute path", [get[0], get[1], get[2], (":path", "https://a.example/x")]),
+        ("an asterisk for GET", [get[0], get[1], get[2], (":path", "*")]),
         ("no scheme", [get[0], get[2], get[3]]),
         ("a scheme of another kind", [get[0], (":scheme", "ftp"), get[2], get[3]]),
         ("no method", [get[1], get[2], get[3]]),

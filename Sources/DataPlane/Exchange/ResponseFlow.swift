@@ -1,3 +1,4 @@
+import HTTP2
 import HTTPWire
 import Reactor
 import TLS
@@ -64,8 +65,8 @@ extension Worker {
             return true
         }
         // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).
-        if exchange.value.wantsUpgrade, status < 300,
-            downstreams.lookup(exchange.value.downstream)?.value.kind == .stream
+        if status < 300,
+            downstreams.lookup(exchange.value.downstream)?.value.stream.requestBody == .tunnel
         {
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false

@@ -1,4 +1,5 @@
 import Configuration
+import HTTP2
 import HTTPWire
 import Keys
 import Limits
@@ -25,6 +26,10 @@ extension Worker {
         slot.value.arrivedMicroseconds = state.value.nowMicroseconds
         if plan.configuration.listen.strictHost, !coversHost(slot) {
             return refuse(slot, .misdirected, headCount: headCount)
+        }
+        if slot.value.stream.requestBody == .tunnel, !requestHead.value.wantsUpgrade {
+            refuseMalformed(slot, .protocolNotTunnelled)
+            return false
         }
         let block = plain.value
         target.value.clear()

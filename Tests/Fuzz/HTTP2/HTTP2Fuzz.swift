@@ -1,6 +1,7 @@
 import HTTP2
 import HTTPWire
 import Reactor
+import Synchronization
 
 // Frames from a hostile caller, behind a good preface. What must hold besides "no crash": whatever head the
 // session accepts becomes one HTTP/1.1 head that the strict parser either takes whole or refuses, never one
@@ -98,7 +99,7 @@ final class Caller: HTTP2Owner {
     func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
 }
 
-nonisolated(unsafe) private let caller = Caller()
+private let caller = Mutex(Caller())
 private let opening = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0]
 
 @c(LLVMFuzzerTestOneInput)
@@ -106,9 +107,11 @@ public func fuzz(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     let bytes = unsafe opening + Array(UnsafeBufferPointer(start: data, count: count))
     let whole = frames(bytes, cut: bytes.count)
     precondition(whole == frames(bytes, cut: bytes.count / 2), "frames hide in a split")
-    guard var session = unsafe caller.engine.makeServer() else { return 0 }
-    if unsafe caller.engine.receive(session, bytes.span) { _ = unsafe caller.engine.send(session) }
-    session.free()
+    caller.withLock { caller in
+        guard var session = caller.engine.makeServer() else { return }
+        if caller.engine.receive(session, bytes.span) { _ = caller.engine.send(session) }
+        session.free()
+    }
     return 0
 }
 
