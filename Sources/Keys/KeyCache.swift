@@ -24,12 +24,18 @@ package enum KeyCacheAnswer: Sendable, Equatable {
 
 /// One worker's memory of keys. Of fixed size, not thread-safe, and free of allocation after `init`.
 package final class KeyCache {
+    /// How old what is served may be while changes are not heard.
+    package static let unheardMicroseconds: Int64 = 1_000_000
+
     private let known: KeyTable
     private let unknown: KeyTable
     /// Entries of older generations are stale.
     private var generation: UInt32 = 1
     /// Added to it for the unknown.
     private var unknownGeneration: UInt32 = 0
+    /// Until when entries may be served on the strength of the news: a second after the last proof that all
+    /// changes have been heard. Afterwards only what the store confirmed within a second is fresh.
+    package var heardUntilMicroseconds = Int64.max
 
     /// - Parameters:
     ///   - entries: most known keys, at least 1.
@@ -47,11 +53,17 @@ package final class KeyCache {
 
     /// Looks a credential up. An entry number stays good until the next `insert`, `remove` or `invalidate`.
     package func find(_ fingerprint: Fingerprint, nowMicroseconds: Int64) -> KeyCacheAnswer {
+        let since =
+            nowMicroseconds <= heardUntilMicroseconds
+            ? Int64.min : nowMicroseconds &- Self.unheardMicroseconds
         if let entry = known.find(fingerprint) {
-            return known.isFresh(entry, generation, nowMicroseconds) ? .known(entry) : .stale(entry)
+            return known.isFresh(entry, generation, nowMicroseconds, since: since)
+                ? .known(entry) : .stale(entry)
         }
         guard let entry = unknown.find(fingerprint) else { return .absent }
-        if unknown.isFresh(entry, generation &+ unknownGeneration, nowMicroseconds) { return .unknown }
+        if unknown.isFresh(entry, generation &+ unknownGeneration, nowMicroseconds, since: since) {
+            return .unknown
+        }
         unknown.remove(entry)
         return .absent
     }
@@ -73,16 +85,18 @@ package final class KeyCache {
 
     /// Remembers that the store does not know a credential.
     ///
+    /// - Parameter nowMicroseconds: when the store was asked.
     /// - Returns: the slot of an entry that held it as known until now, for the caller to free.
     @discardableResult
     package func insertUnknown(
-        _ fingerprint: Fingerprint, digest: Digest256, expiresAtMicroseconds: Int64
+        _ fingerprint: Fingerprint, digest: Digest256, nowMicroseconds: Int64, expiresAtMicroseconds: Int64
     ) -> Int32? {
         let removed = remove(fingerprint)
         _ = unknown.insert(
             KeyTable.Slot(
                 fingerprint: fingerprint, expiresAtMicroseconds: expiresAtMicroseconds, value: 0,
-                generation: generation &+ unknownGeneration, verifiedAtMicroseconds: 0, digest: digest))
+                generation: generation &+ unknownGeneration, verifiedAtMicroseconds: nowMicroseconds,
+                digest: digest))
         return removed
     }
 

@@ -69,9 +69,12 @@ final class KeyTable {
     }
 
     /// Whether an entry may be used without asking anybody.
+    ///
+    /// - Parameter since: entries confirmed before this instant need the news of changes, which is missing.
     @inline(__always)
-    func isFresh(_ entry: Int, _ generation: UInt32, _ nowMicroseconds: Int64) -> Bool {
+    func isFresh(_ entry: Int, _ generation: UInt32, _ nowMicroseconds: Int64, since: Int64) -> Bool {
         slots[entry].generation == generation && nowMicroseconds < slots[entry].expiresAtMicroseconds
+            && slots[entry].verifiedAtMicroseconds >= since
     }
 
     /// Inserts or replaces. A replaced entry keeps its number.

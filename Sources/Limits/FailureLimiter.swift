@@ -28,6 +28,14 @@ package final class FailureLimiter: Sendable {
         return decision.isGranted ? 0 : decision.retryMicroseconds
     }
 
+    /// Whether an address has failed too often; counts nothing.
+    package func isBlocked(prefix: (UInt64, UInt64), nowMicroseconds: Int64) -> Bool {
+        guard plan.count > 0 else { return false }
+        return !table.inspect(
+            account: Self.spread(prefix), plan: plan, cost: 1, nowMicroseconds: nowMicroseconds
+        ).isGranted
+    }
+
     /// Addresses that share their low bits would share a shard. One to one: no address counts for another.
     private static func spread(_ prefix: (UInt64, UInt64)) -> (UInt64, UInt64) {
         let both = prefix.0 ^ prefix.1

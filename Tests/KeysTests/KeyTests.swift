@@ -86,7 +86,8 @@ struct KeyTests {
         }
         #expect(cache.count == 8 && live.count == 8)
         for number in 1_000..<2_000 {
-            cache.insertUnknown(fingerprint(number), digest: digest(number), expiresAtMicroseconds: 100)
+            cache.insertUnknown(
+                fingerprint(number), digest: digest(number), nowMicroseconds: 1, expiresAtMicroseconds: 100)
         }
         #expect(cache.unknownCount == 16 && cache.count == 8)
         let kept = Int(live.first ?? 0)

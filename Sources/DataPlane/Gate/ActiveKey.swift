@@ -31,4 +31,8 @@ struct ActiveKey: ~Copyable {
     var seenSeconds: Int64 = 0
     /// The cache's own hold and one per call under way.
     var holders: Int32 = 1
+    /// The cache has let go of it while calls were under way: it is counted in `StoreState.orphans`.
+    var isOrphan = false
+    /// The round of re-examination that its calls have been through, see `Worker.sweepCalls`.
+    var round: UInt32
 }

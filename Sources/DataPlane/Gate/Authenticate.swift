@@ -49,22 +49,27 @@ extension Worker {
         }
         let digest = digest(of: token)
         if let record = plan.staticKeys[digest] {
-            guard let key = remember(record, fingerprint) else { return .refused(.overloaded) }
+            guard let key = remember(record, fingerprint, verifiedAtMicroseconds: now) else {
+                return .refused(.overloaded)
+            }
             return standing(Int32(key.index))
         }
         guard hasStore else {
             cache.insertUnknown(
-                fingerprint, digest: digest, expiresAtMicroseconds: now + unknownTTL())
+                fingerprint, digest: digest, nowMicroseconds: now, expiresAtMicroseconds: now + unknownTTL())
             return .refused(.keyUnknown)
         }
-        return isStoreReady(for: digest) ? lookUp(slot, fingerprint, digest) : recall(fingerprint, digest)
+        guard isStoreReady(for: digest) else { return recall(fingerprint, digest) }
+        if let refusal = refuseToAsk(slot, now) { return .refused(refusal) }
+        return lookUp(slot, fingerprint, digest, inFlightMax: HardLimits.unknownLookupsInFlight)
     }
 
     /// While the store is away: what another worker has learned of a key serves for `stale_for` as well.
     private func recall(_ fingerprint: Fingerprint, _ digest: Digest256) -> Credential {
         guard let known = shared.knownKeys.find(digest), mayServe(known.verifiedAtMicroseconds),
             let key = remember(
-                known.record, fingerprint, verifiedAtMicroseconds: known.verifiedAtMicroseconds)
+                known.record, fingerprint, verifiedAtMicroseconds: known.verifiedAtMicroseconds,
+                isFresh: false)
         else { return .refused(.storeUnavailable) }
         return standing(Int32(key.index))
     }
@@ -128,7 +133,17 @@ extension Worker {
             }
             return standing(ofEntry: entry)
         }
-        return lookUp(slot, fingerprint, digest)
+        return lookUp(slot, fingerprint, digest, inFlightMax: HardLimits.lookupsInFlight)
+    }
+
+    /// Guessed keys must not become Redis's load: a caller whose address has failed too often shares a small
+    /// allowance with all like it, and all keys that are new to this worker share a large one.
+    private func refuseToAsk(_ slot: Slot<Downstream>, _ now: Int64) -> Reason? {
+        let prefix = callerAddress(slot).rateLimitPrefix
+        if shared.failures.isBlocked(prefix: prefix, nowMicroseconds: now) {
+            return store.value.guesses.take(nowMicroseconds: now) ? nil : .keyUnknown
+        }
+        return store.value.newKeys.take(nowMicroseconds: now) ? nil : .overloaded
     }
 
     /// Microseconds that a record is served before it is asked for again, spread so that keys learned
@@ -149,10 +164,11 @@ extension Worker {
 
     /// Puts a record into a slot and the slot into the cache.
     ///
-    /// - Parameter verifiedAtMicroseconds: when the store confirmed it, if that was not now: it is to be
-    ///   asked for again as soon as the store can be.
+    /// - Parameters:
+    ///   - verifiedAtMicroseconds: when the store was asked for it.
+    ///   - isFresh: false when it is to be asked for again as soon as the store can be.
     func remember(
-        _ record: KeyRecord, _ fingerprint: Fingerprint, verifiedAtMicroseconds: Int64? = nil
+        _ record: KeyRecord, _ fingerprint: Fingerprint, verifiedAtMicroseconds: Int64, isFresh: Bool = true
     ) -> Slot<ActiveKey>? {
         guard let key = keys.allocate(makeKey(record)) else { return nil }
         attachAccount(key, record.account)
@@ -160,9 +176,8 @@ extension Worker {
         let ttl = key.value.refusal == .none ? keyTTL() : unknownTTL()
         let inserted = cache.insert(
             fingerprint, digest: record.digest, value: Int32(key.index),
-            nowMicroseconds: verifiedAtMicroseconds ?? now,
-            expiresAtMicroseconds: verifiedAtMicroseconds == nil ? now + ttl : 0)
-        if let evicted = inserted.evictedValue { releaseKey(at: Int(evicted)) }
+            nowMicroseconds: verifiedAtMicroseconds, expiresAtMicroseconds: isFresh ? now + ttl : 0)
+        if let evicted = inserted.evictedValue { releaseCachedKey(at: Int(evicted)) }
         return key
     }
 
@@ -186,15 +201,9 @@ extension Worker {
         writer.append(string: record.scopes.text)
         writer.append("\r\n")
         identity.commit(writer)
-        var refusal = Reason.none
-        switch record.status {
-        case .active: break
-        case .disabled: refusal = .keyDisabled
-        case .revoked: refusal = .keyRevoked
-        }
+        var refusal = Self.refusal(of: record.status)
         let tier = plan.tierNumbers[record.tier]
-        var limits = plan.tierLimits[record.tier]
-        if let text = record.limits { limits = try? LimitSpecification.parse(text) }
+        let limits = limits(of: record)
         if tier == nil || limits == nil || writer.overflowed {
             refusal = .keyRecordUnusable
             shared.report(
@@ -209,16 +218,43 @@ extension Worker {
             record: record, generation: plan.generation, identity: identity, id: id, account: account,
             tierRange: tierRange, tier: Int32(tier ?? -1),
             grants: plan.scopeRequirements.grants(of: record.scopes),
-            expiresAtMicroseconds: record.expiresAtSeconds.map {
-                $0.multipliedReportingOverflow(by: 1_000_000)
-            }
-            .map { $0.overflow ? Int64.max : $0.partialValue } ?? Int64.max,
-            refusal: refusal, accountHash: shared.hash(account: record.account), accountSlot: -1,
+            expiresAtMicroseconds: Self.expiry(of: record), refusal: refusal,
+            accountHash: shared.hash(account: record.account), accountSlot: -1,
             plan: windows,
             policy: windows.count > 0
                 ? PolicyText(
                     tier: record.tier, plan: windows, legacy: plan.configuration.legacyRateLimitHeaders)
-                : PolicyText())
+                : PolicyText(), round: store.value.round)
+    }
+
+    /// First microsecond of wall time at which a key is over.
+    static func expiry(of record: KeyRecord) -> Int64 {
+        guard let seconds = record.expiresAtSeconds else { return Int64.max }
+        let (microseconds, overflow) = seconds.multipliedReportingOverflow(by: 1_000_000)
+        return overflow ? Int64.max : microseconds
+    }
+
+    static func refusal(of status: KeyRecord.Status) -> Reason {
+        switch status {
+        case .active: return .none
+        case .disabled: return .keyDisabled
+        case .revoked: return .keyRevoked
+        }
+    }
+
+    /// The record's own limits, else its tier's; nil when neither can be read.
+    func limits(of record: KeyRecord) -> LimitSpecification? {
+        if let text = record.limits { return try? LimitSpecification.parse(text) }
+        return plan.tierLimits[record.tier]
+    }
+
+    /// The cache has let go of a key.
+    func releaseCachedKey(at index: Int) {
+        if let key = keys.occupant(at: index), key.value.holders > 1 {
+            key.value.isOrphan = true
+            store.value.orphans[key.value.record.digest, default: 0] += 1
+        }
+        releaseKey(at: index)
     }
 
     /// The cache has let go of a key, or a call that used it has ended.
@@ -226,16 +262,35 @@ extension Worker {
         guard let key = keys.occupant(at: index) else { return }
         key.value.holders -= 1
         guard key.value.holders == 0 else { return }
+        if key.value.isOrphan {
+            let left = (store.value.orphans[key.value.record.digest] ?? 1) - 1
+            store.value.orphans[key.value.record.digest] = left == 0 ? nil : left
+        }
         detachAccount(key)
         key.value.identity.deallocate()
         key.value.policy.deallocate()
         keys.free(key)
     }
 
-    /// The record behind a digest has changed: it is looked up again when its key is next used.
+    /// The record behind a digest has changed: it is looked up again when its key is next used, and at once
+    /// while calls under way use it.
     func forget(_ digest: Digest256) {
         markDirty(digest)
         shared.knownKeys.forget(digest)
-        if let value = cache.invalidate(digest) { releaseKey(at: Int(value)) }
+        var isInUse = store.value.orphans[digest] != nil
+        if let value = cache.invalidate(digest) {
+            if let key = keys.occupant(at: Int(value)), key.value.holders > 1 { isInUse = true }
+            releaseCachedKey(at: Int(value))
+        }
+        if isInUse { revisit(digest) }
+    }
+
+    /// Changes may have been missed: nothing that is remembered counts as confirmed, answers under way may be
+    /// older than what was missed, and the keys of calls under way are looked at again.
+    func forgetAll() {
+        cache.invalidateAll()
+        for index in 0..<lookups.count where lookups[index].isUsed { lookups[index].isDirty = true }
+        store.value.round &+= 1
+        store.value.nextSweepMicroseconds = 0
     }
 }

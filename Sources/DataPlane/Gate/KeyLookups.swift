@@ -7,15 +7,30 @@ import Redis
 /// What a look-up came to.
 enum LookupResult { case found, unknown, unavailable }
 
+/// What the store says of a record.
+enum RecordAnswer {
+    case record(KeyRecord)
+    /// There is none.
+    case unknown
+    /// There is one that refuses its key, and why.
+    case unusable(String)
+    /// The store cannot tell at the moment.
+    case unavailable
+}
+
 extension Worker {
     /// Asks Redis for a key, once however many callers present it.
-    func lookUp(_ slot: Slot<Downstream>, _ fingerprint: Fingerprint, _ digest: Digest256) -> Credential {
+    ///
+    /// - Parameter inFlightMax: look-ups beyond which this one is refused.
+    func lookUp(
+        _ slot: Slot<Downstream>, _ fingerprint: Fingerprint, _ digest: Digest256, inFlightMax: Int
+    ) -> Credential {
         guard let lane = lane(of: digest), lane.takesCalls else { return .refused(.storeUnavailable) }
         var free = -1
         for index in 0..<lookups.count {
             if !lookups[index].isUsed {
-                if free < 0 { free = index }
-            } else if lookups[index].fingerprint == fingerprint {
+                if free < 0, index < inFlightMax { free = index }
+            } else if !lookups[index].isRevisit, lookups[index].fingerprint == fingerprint {
                 metrics.cache.add(WorkerMetrics.CacheResult.coalesced.rawValue)
                 let fits = addWaiter(slot.reference, to: &lookups[index].waiters)
                 return fits ? .parked : .refused(.overloaded)
@@ -61,21 +76,51 @@ extension Worker {
     }
 
     /// A record has come, or the news that there is none.
-    func takeRecord(_ reply: Reply, _ number: Int) {
-        if lookups[number].isDirty, let lane = lane(of: lookups[number].digest), lane.isReady,
-            lane.hasRoomForLookup
-        {
+    ///
+    /// - Parameter askedMicroseconds: the record is at least as new as that.
+    func takeRecord(_ reply: Reply, _ number: Int, askedMicroseconds asked: Int64) {
+        if lookups[number].isDirty {
             // The answer may be older than the change: asked again, and used for nothing.
+            guard let lane = lane(of: lookups[number].digest), lane.isReady, lane.hasRoomForLookup else {
+                lookupIsLost(number)
+                return
+            }
             lookups[number].isDirty = false
             ask(lane, number)
             return
         }
         let digest = lookups[number].digest
         let fingerprint = lookups[number].fingerprint
+        let answer = read(reply, digest)
+        if lookups[number].isRevisit {
+            lookups[number].isUsed = false
+            concludeRevisit(digest, answer)
+            return
+        }
+        switch answer {
+        case .record(let record):
+            shared.knownKeys.insert(record, verifiedAtMicroseconds: asked)
+            let key = remember(record, fingerprint, verifiedAtMicroseconds: asked)
+            finishLookup(number, key == nil ? .unavailable : .found)
+        case .unknown:
+            rememberUnknown(fingerprint, digest, asked)
+            finishLookup(number, .unknown)
+        case .unusable(let why):
+            // A record that cannot be used refuses its key, and says why once a minute.
+            metrics.add(.recordProblems)
+            shared.report(
+                .warning, "the record \(KeyRecord.defaultID(of: digest)) is refused: \(why)", every: 60)
+            rememberUnknown(fingerprint, digest, asked)
+            finishLookup(number, .unknown)
+        case .unavailable:
+            finishLookup(number, .unavailable)
+        }
+    }
+
+    private func read(_ reply: Reply, _ digest: Digest256) -> RecordAnswer {
         switch reply.kind {
         case .array where reply.count == 0:
-            rememberUnknown(fingerprint, digest)
-            finishLookup(number, .unknown)
+            return .unknown
         case .array where reply.count % 2 == 0:
             var fields: [(name: String, value: String)] = []
             for index in stride(from: 0, to: reply.count, by: 2) {
@@ -83,35 +128,34 @@ extension Worker {
             }
             do {
                 let record = try KeyRecord(digest: digest, fields: fields) { plan.tierNumbers[$0] != nil }
-                shared.knownKeys.insert(record, verifiedAtMicroseconds: state.value.nowMicroseconds)
-                finishLookup(number, remember(record, fingerprint) == nil ? .unavailable : .found)
+                return .record(record)
             } catch {
-                refuseRecord(number, error.text)
+                return .unusable(error.text)
             }
         case .error where StoreRefusal(reply).isOutage:
-            finishLookup(number, .unavailable)
+            return .unavailable
         case .error:
-            refuseRecord(number, reply.text)
+            return .unusable(reply.text)
         default:
-            refuseRecord(number, "an answer that is not a hash")
+            return .unusable("an answer that is not a hash")
         }
     }
 
-    /// A record that cannot be used refuses its key, and says why once a minute.
-    private func refuseRecord(_ number: Int, _ why: String) {
-        let digest = lookups[number].digest
-        metrics.add(.recordProblems)
-        shared.report(
-            .warning, "the record \(KeyRecord.defaultID(of: digest)) is refused: \(why)", every: 60)
-        rememberUnknown(lookups[number].fingerprint, digest)
-        finishLookup(number, .unknown)
-    }
-
-    private func rememberUnknown(_ fingerprint: Fingerprint, _ digest: Digest256) {
+    private func rememberUnknown(_ fingerprint: Fingerprint, _ digest: Digest256, _ asked: Int64) {
         shared.knownKeys.forget(digest)
         let expires = state.value.nowMicroseconds + unknownTTL()
-        if let evicted = cache.insertUnknown(fingerprint, digest: digest, expiresAtMicroseconds: expires) {
-            releaseKey(at: Int(evicted))
+        let evicted = cache.insertUnknown(
+            fingerprint, digest: digest, nowMicroseconds: asked, expiresAtMicroseconds: expires)
+        if let evicted { releaseCachedKey(at: Int(evicted)) }
+    }
+
+    /// The connection broke before the answer came.
+    func lookupIsLost(_ number: Int) {
+        if lookups[number].isRevisit {
+            lookups[number].isUsed = false
+            store.value.revisits.insert(lookups[number].digest)
+        } else {
+            finishLookup(number, .unavailable)
         }
     }
 

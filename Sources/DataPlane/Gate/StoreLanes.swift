@@ -94,7 +94,7 @@ extension Worker {
     private func askAgain(_ command: PendingCommand, _ lane: StoreLane, asking: Bool = false) {
         let number = Int(command.number)
         guard lane.takesCalls, lane.hasRoomForLookup, !isTooLate(lookups[number].startedMicroseconds) else {
-            finishLookup(number, .unavailable)
+            lookupIsLost(number)
             return
         }
         ask(lane, number, asking: asking)
@@ -118,7 +118,7 @@ extension Worker {
     /// The same after a pause: the cluster is busy with the slot. A record is not worth it.
     private func sendLater(_ command: PendingCommand, _ lane: StoreLane) {
         if command.kind == .lookup {
-            finishLookup(Int(command.number), .unavailable)
+            lookupIsLost(Int(command.number))
             return
         }
         for _ in 0..<command.number {

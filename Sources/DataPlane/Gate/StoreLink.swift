@@ -156,7 +156,7 @@ extension Worker {
     private func storeIsLost(_ lane: StoreLane) {
         while let command = lane.state.value.pending.removeFirst() {
             switch command.kind {
-            case .lookup: finishLookup(Int(command.number), .unavailable)
+            case .lookup: lookupIsLost(Int(command.number))
             case .take:
                 for _ in 0..<command.number {
                     guard let index = lane.state.value.debits.removeFirst() else { break }
@@ -165,7 +165,7 @@ extension Worker {
             case .script, .asking: break
             }
         }
-        for number in lane.state.value.waitingLookups { finishLookup(Int(number), .unavailable) }
+        for number in lane.state.value.waitingLookups { lookupIsLost(Int(number)) }
         lane.state.value.waitingLookups.removeAll()
         let queue = lane.state.value.queue
         lane.state.value.queue.removeAll(keepingCapacity: true)
@@ -206,7 +206,7 @@ extension Worker {
             histogramAt: row * LatencyBuckets.cells, microseconds: now - command.sentMicroseconds)
         if reply.kind == .error, sendAgain(command, StoreRefusal(reply), lane) { return }
         switch command.kind {
-        case .lookup: takeRecord(reply, Int(command.number))
+        case .lookup: takeRecord(reply, Int(command.number), askedMicroseconds: command.sentMicroseconds)
         case .take: takeDebits(reply, command, lane, answeredMicroseconds: now)
         case .script:
             if reply.kind == .error { lane.connection.close("Redis refuses SCRIPT: \(reply.text)") }

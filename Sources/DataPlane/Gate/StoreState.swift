@@ -25,6 +25,8 @@ struct KeyLookup {
     var digest = Digest256((0, 0, 0, 0))
     var waiters = WaiterList()
     var isUsed = false
+    /// Nobody waits: calls under way use the key, and end if it may no longer be used.
+    var isRevisit = false
     /// The record changed while the answer was under way: the answer may be older than the change.
     var isDirty = false
     /// Of the first question; redirections and retries end a `timeout` later.
@@ -198,6 +200,20 @@ struct StoreWays {
 struct StoreState {
     var freeWaiter: Int32 = -1
     var untouchedWaiters: Int32 = 0
+    /// Keys in use by calls under way that the cache no longer holds, counted by digest.
+    var orphans: [Digest256: Int32] = [:]
+    /// Keys in use by calls under way whose records are to be looked at again.
+    var revisits: Set<Digest256> = []
+    /// Counts up whenever the keys of all calls under way are to be looked at again.
+    var round: UInt32 = 0
+    var roundMicroseconds: Int64 = 0
+    /// Where the present walk over the calls under way has come, and when the next one begins.
+    var sweepPosition = Int.max
+    var nextSweepMicroseconds: Int64 = 0
+    /// What may be asked about keys that are new to this worker, and by callers who have guessed before.
+    var newKeys = Allowance(
+        perSecond: HardLimits.newKeysPerSecond, burst: HardLimits.newKeysPerSecond)
+    var guesses = Allowance(perSecond: HardLimits.guessesPerSecond, burst: HardLimits.guessesPerSecond)
     /// Accounts by the hash of their names.
     var accounts: [Fingerprint: Int32] = [:]
     /// Every lane; the first is the worker's `lane`. None ever goes away: a lane at rest is used again.

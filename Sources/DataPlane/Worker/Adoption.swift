@@ -151,7 +151,7 @@ extension Worker {
         else { return nil }
         attachAccount(key, former.value.record.account)
         key.value.seenSeconds = former.value.seenSeconds
-        releaseKey(at: Int(cache.replaceValue(of: entry, with: Int32(key.index))))
+        releaseCachedKey(at: Int(cache.replaceValue(of: entry, with: Int32(key.index))))
         return Int32(key.index)
     }
 

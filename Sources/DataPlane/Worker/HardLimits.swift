@@ -27,8 +27,22 @@ enum HardLimits {
     static let interimAnswers: Int32 = 1_000
     /// Longest kept request identifier of a trusted peer.
     static let requestIDBytes = 64
-    /// Key look-ups that one worker has under way at once; beyond it unknown callers get 503.
+    /// Key look-ups that one worker has under way at once; beyond it callers get 503.
     static let lookupsInFlight = 256
+    /// Those of keys that are new to the worker; the rest is for keys that it knows and has to confirm.
+    static let unknownLookupsInFlight = 192
+    /// Those of keys in use by calls under way.
+    static let revisitsInFlight = 64
+    /// New keys that one worker asks Redis for in a second: every key of a full cache within a few seconds,
+    /// and no more of Redis than a flood of guesses may cost.
+    static let newKeysPerSecond: Int64 = 10_000
+    /// The same on behalf of addresses that have guessed too often: enough for the good keys among them.
+    static let guessesPerSecond: Int64 = 50
+    /// Between two walks over the calls under way, and calls looked at in one turn.
+    static let sweepMicroseconds: Int64 = 250_000
+    static let sweepStep = 4_096
+    /// A call that was let in just before its key expired may end by itself.
+    static let expiryGraceMicroseconds: Int64 = 500_000
     /// Calls that wait for one worker's look-ups and debits.
     static let parkedCalls = 16_384
     /// Accounts that one worker follows at once.

@@ -29,6 +29,7 @@ extension Worker {
             }
         } while !state.value.expiredTimers.isEmpty
         storeTick()
+        sweepCalls()
         acceptorTick()
         if !snapshot.value.retired.isEmpty { releaseRetired() }
     }

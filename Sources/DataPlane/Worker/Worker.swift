@@ -228,6 +228,9 @@ package final class Worker {
         let wall = WallClock.nowMicroseconds()
         state.value.nowMicroseconds = now
         state.value.wallMicroseconds = wall
+        if hasStore {
+            cache.heardUntilMicroseconds = shared.changesHeardMicroseconds + KeyCache.unheardMicroseconds
+        }
         let second = wall / 1_000_000
         guard second != state.value.dateSecond else { return }
         state.value.dateSecond = second
@@ -336,7 +339,7 @@ package final class Worker {
         case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
         case .resolved(let endpoint, let address): endpoints[endpoint].address = address
         case .invalidate(let digest): forget(digest)
-        case .invalidateAll: cache.invalidateAll()
+        case .invalidateAll: forgetAll()
         case .storeTopology(let topology): adopt(topology)
         case .adopt(let adoption): adopt(adoption)
         }

@@ -1,0 +1,118 @@
+import Keys
+import Limits
+import Reactor
+import Redis
+
+// A call may outlive its key: a stream, an upgraded connection, a slow download. When the record of a key in
+// use changes it is looked up at once, and calls whose key may no longer be used are ended. When changes may
+// have been missed, every key in use is looked up, a few at a time. That a key has expired is noticed by a
+// walk over the calls under way, four times a second.
+
+extension Worker {
+    /// Has the record of a key in use looked at again.
+    func revisit(_ digest: Digest256) {
+        guard hasStore, plan.staticKeys[digest] == nil else { return }
+        store.value.revisits.insert(digest)
+        sendRevisits()
+    }
+
+    /// Looks up as many of the records that wait as may be under way.
+    private func sendRevisits() {
+        guard !store.value.revisits.isEmpty else { return }
+        var underWay = 0
+        for index in 0..<lookups.count where lookups[index].isUsed && lookups[index].isRevisit {
+            underWay += 1
+        }
+        for index in 0..<lookups.count where !lookups[index].isUsed {
+            guard underWay < HardLimits.revisitsInFlight, let digest = store.value.revisits.first,
+                let lane = lane(of: digest), lane.isReady, lane.hasRoomForLookup
+            else { return }
+            store.value.revisits.remove(digest)
+            lookups[index] = KeyLookup(
+                digest: digest, isUsed: true, isRevisit: true,
+                startedMicroseconds: state.value.nowMicroseconds)
+            ask(lane, index)
+            underWay += 1
+        }
+    }
+
+    /// The record has come: its calls go on, or end.
+    func concludeRevisit(_ digest: Digest256, _ answer: RecordAnswer) {
+        switch answer {
+        case .unavailable: store.value.revisits.insert(digest)
+        case .unknown: endCalls(of: digest, .keyUnknown)
+        case .unusable: endCalls(of: digest, .keyRecordUnusable)
+        case .record(let record):
+            var reason = Self.refusal(of: record.status)
+            if reason == .none, let expires = record.expiresAtSeconds,
+                state.value.wallMicroseconds / 1_000_000 >= expires
+            {
+                reason = .keyExpired
+            }
+            if reason == .none, limits(of: record) == nil { reason = .keyRecordUnusable }
+            if reason != .none {
+                endCalls(of: digest, reason)
+            } else {
+                setExpiry(of: digest, Self.expiry(of: record))
+            }
+        }
+        sendRevisits()
+    }
+
+    private func endCalls(of digest: Digest256, _ reason: Reason) {
+        for index in 0..<exchanges.highWater {
+            guard let exchange = exchanges.occupant(at: index), !exchange.value.isDead,
+                exchange.value.key >= 0, key(at: exchange.value.key).value.record.digest == digest
+            else { continue }
+            failExchange(exchange, reason)
+            endStep()
+        }
+    }
+
+    /// Calls under way end with their key, also when its end was set while they ran.
+    private func setExpiry(of digest: Digest256, _ expiresAtMicroseconds: Int64) {
+        for index in 0..<exchanges.highWater {
+            guard let exchange = exchanges.occupant(at: index), !exchange.value.isDead,
+                exchange.value.key >= 0
+            else { continue }
+            let key = key(at: exchange.value.key)
+            if key.value.record.digest == digest { key.value.expiresAtMicroseconds = expiresAtMicroseconds }
+        }
+    }
+
+    /// Goes on with the walk over the calls under way: keys that have expired, and keys that are to be looked
+    /// at again.
+    func sweepCalls() {
+        let now = state.value.nowMicroseconds
+        if store.value.sweepPosition >= exchanges.highWater {
+            guard now >= store.value.nextSweepMicroseconds else { return }
+            store.value.nextSweepMicroseconds = now + HardLimits.sweepMicroseconds
+            store.value.sweepPosition = 0
+            // While changes are not heard, what was confirmed a second ago is in doubt again.
+            if hasStore, now > cache.heardUntilMicroseconds,
+                now >= store.value.roundMicroseconds + KeyCache.unheardMicroseconds
+            {
+                store.value.round &+= 1
+                store.value.roundMicroseconds = now
+            }
+        }
+        let end = min(exchanges.highWater, store.value.sweepPosition + HardLimits.sweepStep)
+        let latest = state.value.wallMicroseconds - HardLimits.expiryGraceMicroseconds
+        while store.value.sweepPosition < end {
+            let index = store.value.sweepPosition
+            store.value.sweepPosition += 1
+            guard let exchange = exchanges.occupant(at: index), !exchange.value.isDead,
+                exchange.value.key >= 0
+            else { continue }
+            let key = key(at: exchange.value.key)
+            if key.value.expiresAtMicroseconds <= latest {
+                failExchange(exchange, .keyExpired)
+                endStep()
+            } else if key.value.round != store.value.round {
+                key.value.round = store.value.round
+                revisit(key.value.record.digest)
+            }
+        }
+        sendRevisits()
+    }
+}
