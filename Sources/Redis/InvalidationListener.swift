@@ -13,6 +13,8 @@ package enum InvalidationNews: Sendable, Equatable {
     case established
     /// The record of this name was written, deleted or has expired.
     case changed([UInt8])
+    /// Permits on lease are wanted back: the name of the lease's key.
+    case recalled([UInt8])
     /// The whole database was emptied.
     case everything
     /// Every change before this instant of `MonotonicClock` has been told.
@@ -33,15 +35,19 @@ package final class InvalidationListener {
 
     private let options: StoreOptions
     private let prefix: String
+    private let recallChannel: String?
     private var number: Int64 = 0
     /// PINGs without an answer, the oldest first; as many as fit into the silence, about seven.
     private var unanswered: [(number: Int64, sentMicroseconds: Int64)] = []
 
-    /// - Parameter prefix: of the names to be told about. It must not cover the windows of the limits, or
-    ///   every debit would be news.
-    package init(_ options: StoreOptions, prefix: String) {
+    /// - Parameters:
+    ///   - prefix: of the names to be told about. It must not cover the windows of the limits, or every debit
+    ///     would be news.
+    ///   - recallChannel: where leases are called back; nil when there are none.
+    package init(_ options: StoreOptions, prefix: String, recallChannel: String? = nil) {
         self.options = options
         self.prefix = prefix
+        self.recallChannel = recallChannel
     }
 
     /// Listens, and connects again when the connection is lost, until `stopping` is signalled; then it
@@ -75,8 +81,11 @@ package final class InvalidationListener {
         guard tracking == .status("OK") else {
             throw .protocolViolation("Redis does not say that it tracks changes")
         }
-        let subscription = try client.command(["SUBSCRIBE", Self.channel])
-        guard let elements = subscription.elements, elements.count == 3, elements[0].text == "subscribe",
+        let channels = [Self.channel] + (recallChannel.map { [$0] } ?? [])
+        var subscription = try? client.command(["SUBSCRIBE"] + channels)
+        // Who may not hear the second channel is better off with the first than with none.
+        if subscription == nil { subscription = try client.command(["SUBSCRIBE", Self.channel]) }
+        guard let elements = subscription?.elements, elements.count == 3, elements[0].text == "subscribe",
             elements[1].text == Self.channel
         else { throw .protocolViolation("Redis does not say that it tells of changes") }
     }
@@ -113,9 +122,12 @@ package final class InvalidationListener {
             unanswered.removeSubrange(...index)
             return
         }
-        guard elements.count == 3, elements[0].text == "message", elements[1].text == Self.channel else {
+        guard elements.count == 3, elements[0].text == "message" else { return }
+        if let recallChannel, elements[1].text == recallChannel {
+            if case .string(let name) = elements[2] { tell(.recalled(name)) }
             return
         }
+        guard elements[1].text == Self.channel else { return }
         guard let names = elements[2].elements else {
             // No list of names.
             tell(.everything)

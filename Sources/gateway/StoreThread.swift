@@ -2,6 +2,7 @@ import Configuration
 import DataPlane
 import KeyManagement
 import Keys
+import Limits
 import Reactor
 import Redis
 import Synchronization
@@ -19,6 +20,8 @@ final class StoreThread: @unchecked Sendable {
     private let stopping: Wakeup
     private let node: String
     private var threads: [ThreadHandle] = []
+    /// What Redis has been told of its clock.
+    private var toldSkew: Int64 = 0
 
     init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
         self.server = server
@@ -31,14 +34,14 @@ final class StoreThread: @unchecked Sendable {
         } catch {
             throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
         }
-        let random = RandomSource.word()
-        node = "\(ProcessLimits.processIdentifier)-\(String(random, radix: 16))"
+        node = server.shared.nodeName
     }
 
     /// The one in use; what the store itself is made of never changes.
     private var configuration: GatewayConfiguration { server.plan.configuration }
 
     func start() throws(ServerProblem) {
+        adoptClock()
         do {
             threads.append(try Thread.start(name: "store") { [self] in serve() })
             if let options {
@@ -66,27 +69,47 @@ final class StoreThread: @unchecked Sendable {
         var client: RedisClient?
         var lastBeat: Int64 = 0
         while !isStopping {
+            for exposed in server.shared.takeExposures() { handle(exposed) }
+            let now = MonotonicClock.nowMicroseconds()
+            if let options, now - lastBeat >= Int64(Self.beatMilliseconds) * 900 {
+                lastBeat = now
+                do {
+                    if client == nil { client = try RedisClient(options, timeoutMilliseconds: 1_000) }
+                    if let client { try beat(client) }
+                } catch {
+                    client = nil
+                }
+            }
             Readiness.wait(
                 server.shared.exposures.wakeup.descriptor, stopping.descriptor,
                 timeoutMilliseconds: Self.beatMilliseconds)
-            for exposed in server.shared.takeExposures() { handle(exposed) }
-            let now = MonotonicClock.nowMicroseconds()
-            guard let options, now - lastBeat >= Int64(Self.beatMilliseconds) * 900 else { continue }
-            lastBeat = now
-            do {
-                if client == nil { client = try RedisClient(options, timeoutMilliseconds: 1_000) }
-                if let client { try beat(client) }
-            } catch {
-                client = nil
-            }
         }
         if let client { _ = try? client.command(["ZREM", nodes, node]) }
     }
 
     private var nodes: String { configuration.store.prefix + "nodes" }
 
+    private var clock: String { configuration.store.prefix + "clock" }
+
+    /// Other gateways may know that Redis's clock has been set: windows go on by the old one.
+    private func adoptClock() {
+        guard let options, let client = try? RedisClient(options, timeoutMilliseconds: 500),
+            let text = (try? client.command(["GET", clock]))?.text, let skew = Int64(text)
+        else { return }
+        server.shared.storeSkewMicroseconds = skew
+        toldSkew = skew
+    }
+
+    /// On Redis's clock: those of the nodes need not agree.
     private func beat(_ client: RedisClient) throws(RedisError) {
-        let now = WallClock.nowSeconds()
+        guard let now = try client.command(["TIME"]).elements?.first?.text.flatMap({ Int64($0) }) else {
+            throw .protocolViolation("the answer to TIME is no time")
+        }
+        let skew = server.shared.storeSkewMicroseconds
+        if skew != toldSkew {
+            _ = try client.command(["SET", clock, "\(skew)"])
+            toldSkew = skew
+        }
         let values = try client.pipeline([
             ["ZADD", nodes, "\(now)", node],
             ["ZREMRANGEBYSCORE", nodes, "-inf", "\(now - 10 * Self.nodeSeconds)"],
@@ -127,13 +150,18 @@ final class StoreThread: @unchecked Sendable {
     /// Tells the workers which records change. What happened while nobody listened is unknown, so that all
     /// they remember is asked for again when it is next used.
     private func listen(_ options: StoreOptions) {
-        let listener = InvalidationListener(options, prefix: "\(configuration.store.prefix)key:")
+        let listener = InvalidationListener(
+            options, prefix: "\(configuration.store.prefix)key:",
+            recallChannel: TakeScript.recallChannel(prefix: configuration.store.prefix))
         listener.run(until: stopping) { [server] news in
             switch news {
             case .established:
                 server.shared.changesHeardMicroseconds = MonotonicClock.nowMicroseconds()
                 server.invalidateAll()
             case .everything: server.invalidateAll()
+            case .recalled(let name):
+                let key = String(decoding: name, as: UTF8.self)
+                if let account = TakeScript.account(inKey: key) { server.recall(account: account) }
             case .changed(let name):
                 let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)
                 if let digest = Digest256(hex: digits) { server.invalidate(digest) }

@@ -203,10 +203,10 @@ static void readKeys(const char *file) {
     if (!file) return;
     FILE *stream = fopen(file, "r");
     if (!stream) fail("cannot read the keys");
-    keys = calloc(100000, sizeof *keys);
+    keys = calloc(1000000, sizeof *keys);
     keyCount = 0;
     char line[512];
-    while (keyCount < 100000 && fgets(line, sizeof line, stream)) {
+    while (keyCount < 1000000 && fgets(line, sizeof line, stream)) {
         line[strcspn(line, "\r\n")] = 0;
         if (*line) keys[keyCount++] = strdup(line);
     }

@@ -41,11 +41,24 @@ struct ScriptCall {
         var plan: LimitPlan
         var requests: Int64 = 1
         var cost: Int64 = 1
+        var lease = LeasePart()
+    }
+
+    /// What an item says about the caller's lease.
+    struct LeasePart {
+        var granted: Int64 = -1
+        var wanted: Int64 = 0
+        var length: Int64 = 0
+        var report: [(at: Int64, permits: Int64)] = []
+        var unasked: [(at: Int64, permits: Int64)] = []
     }
 
     /// Bounds on the instant, microseconds; the same twice makes time stand there.
     var bounds: (low: Int64, high: Int64)
     var items: [Item]
+    var caller = "one"
+    var number: Int64 = 1
+    var share: Int64 = 1
 
     init(at now: Int64, _ items: Item...) {
         bounds = (now, now)
@@ -58,18 +71,33 @@ struct ScriptCall {
         self.items = items
     }
 
+    func with(_ change: (inout ScriptCall) -> Void) -> ScriptCall {
+        var copy = self
+        change(&copy)
+        return copy
+    }
+
     static func key(_ account: String, _ window: Window) -> String {
         "limit:{\(account)}:\(window.lengthMicroseconds)"
     }
 
+    static func leaseKey(_ account: String, _ window: Window) -> String {
+        "lease:{\(account)}:\(window.lengthMicroseconds)"
+    }
+
     var arguments: String {
         var keys: [String] = []
-        var words = ["\(bounds.low)", "\(bounds.high)"]
+        var words = ["\(bounds.low)", "\(bounds.high)", "\(bounds.high)", "0"]
+        words += [caller, "\(number)", "\(share)", "recall"]
         for item in items {
+            let lease = item.lease
             words += ["\(item.plan.count)", "\(item.requests)", "\(item.cost)"]
+            words += ["\(lease.granted)", "\(lease.wanted)", "\(lease.length)"]
+            words += ["\(lease.report.count)", "\(lease.unasked.count)"]
+            for pair in lease.report + lease.unasked { words += ["\(pair.at)", "\(pair.permits)"] }
             for index in 0..<item.plan.count {
                 let window = item.plan.windows[index]
-                keys.append(Self.key(item.account, window))
+                keys += [Self.key(item.account, window), Self.leaseKey(item.account, window)]
                 words += ["\(window.limit)", "\(window.lengthMicroseconds)"]
             }
         }
@@ -82,6 +110,10 @@ struct ScriptReply {
     struct Item: Equatable {
         var granted: Int64
         var retry: Int64
+        /// Permits that others hold as leases, and what the caller was given.
+        var others: Int64 = 0
+        var leased: Int64 = 0
+        var leaseEnd: Int64 = 0
         var remaining: [Int64] = []
         var resets: [Int64] = []
     }
@@ -93,12 +125,16 @@ struct ScriptReply {
     init?(_ text: String, to call: ScriptCall) {
         let numbers = text.split(separator: ",").map { Int64($0) }
         guard !numbers.contains(nil),
-            numbers.count == 1 + call.items.reduce(0, { $0 + 2 + 2 * $1.plan.count })
+            numbers.count == 2 + call.items.reduce(0, { $0 + 5 + 2 * $1.plan.count })
         else { return nil }
         var rest = numbers.compactMap(\.self)[...]
         now = rest.removeFirst()
+        rest.removeFirst()
         for item in call.items {
             var read = Item(granted: rest.removeFirst(), retry: rest.removeFirst())
+            read.others = rest.removeFirst()
+            read.leased = rest.removeFirst()
+            read.leaseEnd = rest.removeFirst()
             for _ in 0..<item.plan.count {
                 read.remaining.append(rest.removeFirst())
                 read.resets.append(rest.removeFirst())

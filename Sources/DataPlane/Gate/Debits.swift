@@ -7,7 +7,8 @@ import Redis
 
 // Limits in Redis. The calls of one turn on one account are one debit; while it is under way, later calls
 // wait and make up the next one. All debits of a turn go out in one script call for up to 64 accounts. An
-// account that Redis has declared empty is refused here until the instant that Redis named.
+// account that Redis has declared empty is refused here until the instant that Redis named, and one that asks
+// for much takes permits from a lease.
 
 extension Worker {
     func limitRemotely(
@@ -15,6 +16,12 @@ extension Worker {
     ) -> Bool {
         let cost = plan.routes[route].cost
         let known = key.value.accountSlot >= 0 ? accounts.occupant(at: Int(key.value.accountSlot)) : nil
+        if let known, let (decision, now) = takeFromLease(known, key, cost) {
+            countDecision(decision, key: key, isDegraded: false)
+            return admit(
+                slot, headCount: headCount, route: route, key: key, decision: decision,
+                decisionMicroseconds: now)
+        }
         guard isStoreReady(for: known) else {
             return limitDegraded(slot, headCount: headCount, route: route, key, cost)
         }
@@ -29,6 +36,7 @@ extension Worker {
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
         }
+        account.value.demand.note(cost, nowMicroseconds: now)
         guard let exchange = makeExchange(slot, headCount: headCount, route: route, key) else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }
@@ -41,15 +49,16 @@ extension Worker {
         return !slot.value.isDead
     }
 
-    private func enqueue(_ account: Slot<Account>) {
-        guard !account.value.isQueued, account.value.debited.count == 0 else { return }
+    /// Has Redis asked about an account in this turn.
+    func enqueue(_ account: Slot<Account>) {
+        guard !account.value.isQueued, !account.value.isInFlight,
+            state.value.nowMicroseconds >= account.value.delayedUntilMicroseconds
+        else { return }
         guard let lane = lane(of: account) ?? firstLane else { return }
         account.value.isQueued = true
         account.value.holders += 1
         lane.state.value.queue.append(Int32(account.index))
     }
-
-    // MARK: Asking
 
     /// Writes the debits of this turn.
     func writeDebits(_ lane: StoreLane) {
@@ -58,8 +67,8 @@ extension Worker {
         var start = 0
         while start < lane.state.value.queue.count {
             var end = min(lane.state.value.queue.count, start + TakeScript.itemsMax)
-            // 64 items with four windows each, names of 128 bytes.
-            guard lane.connection.output.freeCount > 128 * 1_024, lane.state.value.pending.freeCount > 1,
+            // 64 items with four windows each, names of 128 bytes, and reports of leases.
+            guard lane.connection.output.freeCount > 384 * 1_024, lane.state.value.pending.freeCount > 1,
                 lane.state.value.debits.freeCount >= TakeScript.itemsMax
             else { break }
             if isCluster { end = endOfSlot(lane, start..<end) }
@@ -76,44 +85,87 @@ extension Worker {
     private func writeCall(_ lane: StoreLane, _ range: Range<Int>) {
         let connection = lane.connection
         var windows = 0
+        var pairs = 0
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
             account.value.isQueued = false
+            account.value.isInFlight = true
             if account.value.firstSentMicroseconds == 0 {
                 account.value.firstSentMicroseconds = state.value.nowMicroseconds
             }
             gatherDebit(account)
-            windows += debitPlan(account).count
+            windows += account.value.debitedPlan.count
+            if account.value.isLeasing, let lease = lease(of: account) { pairs += lease.value.reportCount }
         }
+        let now = MonotonicClock.nowMicroseconds()
+        store.value.calls += 1
         var writer = ByteWriter(connection.output)
-        CommandWriter.begin(5 + windows + 3 * range.count + 2 * windows, into: &writer)
+        CommandWriter.begin(11 + 4 * windows + 8 * range.count + 2 * pairs, into: &writer)
         CommandWriter.append("EVALSHA", into: &writer)
         CommandWriter.append(connection.scriptName.readable, into: &writer)
-        CommandWriter.append(Int64(windows), into: &writer)
+        CommandWriter.append(Int64(2 * windows), into: &writer)
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
-            let plan = debitPlan(account)
-            for index in 0..<plan.count { writeName(account, plan.windows[index], into: &writer) }
-        }
-        let bounds = redisClockBounds(lane)
-        CommandWriter.append(bounds.low, into: &writer)
-        CommandWriter.append(bounds.high, into: &writer)
-        for position in range {
-            let account = account(at: Int(lane.state.value.queue[position]))
-            let plan = debitPlan(account)
-            CommandWriter.append(Int64(plan.count), into: &writer)
-            CommandWriter.append(Int64(account.value.debited.count), into: &writer)
-            CommandWriter.append(account.value.debitedCost, into: &writer)
-            for index in 0..<plan.count {
-                CommandWriter.append(plan.windows[index].limit, into: &writer)
-                CommandWriter.append(plan.windows[index].lengthMicroseconds, into: &writer)
+            for index in 0..<account.value.debitedPlan.count {
+                writeName("limit:{", account, account.value.debitedPlan.windows[index], into: &writer)
+                writeName("lease:{", account, account.value.debitedPlan.windows[index], into: &writer)
             }
+        }
+        let slack = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
+        let bounds = lane.state.value.clock.bounds(now, slack: slack)
+        CommandWriter.append(bounds.low, into: &writer)
+        CommandWriter.append(bounds.middle, into: &writer)
+        CommandWriter.append(bounds.high, into: &writer)
+        CommandWriter.append(lane.state.value.skew, into: &writer)
+        CommandWriter.append(holderName.readable, into: &writer)
+        CommandWriter.append(store.value.calls, into: &writer)
+        CommandWriter.append(Int64(shared.liveNodes * plan.configuration.workers), into: &writer)
+        CommandWriter.append(recallChannel.readable, into: &writer)
+        for position in range {
+            let account = account(at: Int(lane.state.value.queue[position]))
+            writeItem(account, lane, into: &writer)
             lane.state.value.debits.append(Int32(account.index))
         }
         connection.output.commit(writer)
         lane.state.value.pending.append(
             PendingCommand(
-                kind: .take, number: Int32(range.count), sentMicroseconds: MonotonicClock.nowMicroseconds()))
+                kind: .take, number: Int32(range.count), sentMicroseconds: now,
+                skew: lane.state.value.skew, call: store.value.calls))
+    }
+
+    private func writeItem(_ account: Slot<Account>, _ lane: StoreLane, into writer: inout ByteWriter) {
+        let windows = account.value.debitedPlan
+        CommandWriter.append(Int64(windows.count), into: &writer)
+        CommandWriter.append(Int64(account.value.debited.count), into: &writer)
+        CommandWriter.append(account.value.debitedCost, into: &writer)
+        if account.value.isLeasing, let lease = lease(of: account) {
+            CommandWriter.append(lease.value.call, into: &writer)
+            CommandWriter.append(account.value.wanted, into: &writer)
+            CommandWriter.append(Lease.length(of: windows), into: &writer)
+            CommandWriter.append(Int64(lease.value.isOpen ? lease.value.spent.count : 0), into: &writer)
+            CommandWriter.append(Int64(lease.value.unasked.count), into: &writer)
+            if lease.value.isOpen { writeReport(lease.value.spent, lane, into: &writer) }
+            writeReport(lease.value.unasked, lane, into: &writer)
+            lease.value.beginReport()
+        } else {
+            CommandWriter.append(-1, into: &writer)
+            for _ in 0..<4 { CommandWriter.append(0, into: &writer) }
+        }
+        for index in 0..<windows.count {
+            CommandWriter.append(windows.windows[index].limit, into: &writer)
+            CommandWriter.append(windows.windows[index].lengthMicroseconds, into: &writer)
+        }
+    }
+
+    /// Instants are told as the latest that they can have been on Redis's clock; the script takes none for
+    /// later than its own.
+    private func writeReport(_ log: SpentLog, _ lane: StoreLane, into writer: inout ByteWriter) {
+        let clock = lane.state.value.clock
+        for index in 0..<log.count {
+            let instant = clock.isKnown ? clock.latest(log[index].at) : 9_000_000_000_000_000
+            CommandWriter.append(instant, into: &writer)
+            CommandWriter.append(log[index].permits, into: &writer)
+        }
     }
 
     func account(at index: Int) -> Slot<Account> {
@@ -123,9 +175,14 @@ extension Worker {
         return account
     }
 
-    /// Moves the calls at the front that share plan and cost into the debit.
+    /// Moves the calls at the front that share plan and cost into the debit, and decides about the lease.
     private func gatherDebit(_ account: Slot<Account>) {
-        account.value.debitedKey = -1
+        account.value.debitedPlan = LimitPlan([])
+        account.value.debitedCost = 1
+        // What is owed belongs to the windows that it was taken from, and comes first.
+        if let lease = lease(of: account), lease.value.isOwing {
+            account.value.debitedPlan = lease.value.plan
+        }
         while account.value.waiting.count > 0 {
             let reference = waiters[Int(account.value.waiting.head)].reference
             guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else {
@@ -133,21 +190,18 @@ extension Worker {
                 continue
             }
             let cost = exchange.value.cost
-            if account.value.debitedKey < 0 {
-                account.value.debitedKey = exchange.value.key
-                account.value.debitedCost = cost
-                // The plan is read again when the answer comes: the key stays until then.
-                key(at: exchange.value.key).value.holders += 1
-            } else {
-                let first = key(at: account.value.debitedKey)
-                let total = Int64(account.value.debited.count + 1) * cost
-                guard cost == account.value.debitedCost, total <= TakeScript.permitsMax,
-                    first.value.plan == key(at: exchange.value.key).value.plan
-                else { return }
-            }
+            let windows = key(at: exchange.value.key).value.plan
+            if account.value.debitedPlan.count == 0 { account.value.debitedPlan = windows }
+            if account.value.debited.count == 0 { account.value.debitedCost = cost }
+            let total = Int64(account.value.debited.count + 1) * cost
+            guard windows == account.value.debitedPlan, cost == account.value.debitedCost,
+                account.value.debited.count == 0 || total <= TakeScript.permitsMax
+            else { break }
             _ = removeWaiter(from: &account.value.waiting)
             _ = addWaiter(reference, to: &account.value.debited)
         }
+        if account.value.debited.count == 0 { account.value.debitedCost = 1 }
+        prepareLease(account)
     }
 
     func key(at index: Int32) -> Slot<ActiveKey> {
@@ -157,13 +211,11 @@ extension Worker {
         return key
     }
 
-    /// The plan of a debit; without windows when all who wanted it have gone.
-    private func debitPlan(_ account: Slot<Account>) -> LimitPlan {
-        account.value.debitedKey < 0 ? LimitPlan([]) : key(at: account.value.debitedKey).value.plan
-    }
-
-    /// `gateway:limit:{account}:60s`: the braces keep an account's windows in one slot of a cluster.
-    private func writeName(_ account: Slot<Account>, _ window: Window, into writer: inout ByteWriter) {
+    /// `gateway:limit:{account}:60s`, and the same with `lease`: the braces keep what belongs to an account
+    /// in one slot of a cluster.
+    private func writeName(
+        _ kind: StaticString, _ account: Slot<Account>, _ window: Window, into writer: inout ByteWriter
+    ) {
         let isWhole = window.lengthMicroseconds % 1_000_000 == 0
         let length = isWhole ? window.lengthMicroseconds / 1_000_000 : window.lengthMicroseconds / 1_000
         var digits = 1
@@ -178,216 +230,11 @@ extension Worker {
                 storePrefix.count + 7 + account.value.name.count + 2 + digits + (isWhole ? 1 : 2)))
         writer.append("\r\n")
         writer.append(storePrefix.readable)
-        writer.append("limit:{")
+        writer.append(kind)
         writer.append(account.value.name.readable)
         writer.append("}:")
         writer.append(decimal: length)
         writer.append(isWhole ? "s\r\n" : "ms\r\n")
-    }
-
-    /// Bounds on Redis's clock from our own: a step of its wall clock frees nothing early. Drift up to 0.1 %.
-    private func redisClockBounds(_ lane: StoreLane) -> (low: Int64, high: Int64) {
-        guard lane.state.value.redisMicroseconds > 0 else { return (0, 0) }
-        let now = MonotonicClock.nowMicroseconds()
-        let since = now - lane.state.value.answeredMicroseconds
-        let sinceAsked = now - lane.state.value.askedMicroseconds
-        let slack = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
-        return (
-            lane.state.value.redisMicroseconds + since - since / 1_000,
-            lane.state.value.redisMicroseconds + sinceAsked + sinceAsked / 1_000 + slack
-        )
-    }
-
-    // MARK: Answers
-
-    func takeDebits(
-        _ reply: Reply, _ command: PendingCommand, _ lane: StoreLane, answeredMicroseconds: Int64
-    ) {
-        guard reply.kind == .array, reply.count >= 1 else {
-            debitsFailed(reply, command, lane)
-            return
-        }
-        let instant = reply.element(0).integer
-        lane.state.value.redisMicroseconds = instant
-        lane.state.value.askedMicroseconds = command.sentMicroseconds
-        lane.state.value.answeredMicroseconds = answeredMicroseconds
-        var position = 1
-        for _ in 0..<command.number {
-            guard let index = lane.state.value.debits.removeFirst() else { return }
-            let account = account(at: Int(index))
-            let plan = debitPlan(account)
-            guard reply.count >= position + 2 + 2 * plan.count else {
-                shared.report(.error, "store: the script answered something else", every: 60)
-                decideWithoutStore(Int(index))
-                continue
-            }
-            takeDebit(account, plan, reply, position, instant, command.sentMicroseconds, answeredMicroseconds)
-            position += 2 + 2 * plan.count
-        }
-    }
-
-    private func takeDebit(
-        _ account: Slot<Account>, _ windows: LimitPlan, _ reply: Reply, _ position: Int, _ instant: Int64,
-        _ asked: Int64, _ answered: Int64
-    ) {
-        account.value.firstSentMicroseconds = 0
-        let granted = Int(reply.element(position).integer)
-        let retry = reply.element(position + 1).integer
-        let cost = account.value.debitedCost
-        // Redis's instants on our clock. The answer took a while, so its "now" is not after ours: late, never
-        // early.
-        var decision = Decision(isGranted: true, count: windows.count)
-        for index in 0..<windows.count {
-            decision.remaining[index] = reply.element(position + 2 + 2 * index).integer
-            let reset = reply.element(position + 3 + 2 * index).integer
-            decision.resetMicroseconds[index] = reset == 0 ? 0 : answered + (reset - instant)
-        }
-        decision.retryMicroseconds = retry == 0 ? 0 : answered + (retry - instant)
-        if granted > 0, account.value.debitedKey >= 0 {
-            // Kept beside Redis, so that an outage finds this node's own window warm.
-            shared.windows.spend(
-                account: account.value.hash.words, plan: windows, cost: Int64(granted) * cost,
-                atMicroseconds: answered)
-        }
-        noteDenial(account, windows, decision, retry, cost, asked, answered)
-        var number = 0
-        while let reference = removeWaiter(from: &account.value.debited) {
-            number += 1
-            guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else { continue }
-            var own = decision
-            own.isGranted = number <= granted
-            for index in 0..<windows.count {
-                let later = Int64(max(0, granted - number)) * cost
-                own.remaining[index] = max(0, decision.remaining[index] + (own.isGranted ? later : 0))
-            }
-            conclude(exchange, own, answered, isDegraded: false)
-            endStep()
-        }
-        debitIsOver(account)
-    }
-
-    /// Remembers how long an empty account stays empty.
-    private func noteDenial(
-        _ account: Slot<Account>, _ windows: LimitPlan, _ decision: Decision, _ retry: Int64, _ cost: Int64,
-        _ asked: Int64, _ answered: Int64
-    ) {
-        guard retry > 0 else {
-            account.value.deniedUntilMicroseconds = 0
-            return
-        }
-        // Denied while Redis's clock is surely before the instant: from when it was asked, not answered.
-        account.value.deniedUntilMicroseconds = asked + (decision.retryMicroseconds - answered)
-        account.value.deniedCost = cost
-        account.value.deniedPlan = windows
-        account.value.deniedDecision = decision
-        account.value.deniedDecision.isGranted = false
-        for index in 0..<windows.count {
-            account.value.deniedDecision.remaining[index] = max(0, decision.remaining[index])
-        }
-    }
-
-    /// A call has its verdict.
-    private func conclude(
-        _ exchange: Slot<Exchange>, _ decision: Decision, _ now: Int64, isDegraded: Bool
-    ) {
-        let key = key(at: exchange.value.key)
-        countDecision(decision, key: key, isDegraded: isDegraded)
-        exchange.value.hasDecision = true
-        exchange.value.decision = decision
-        exchange.value.decisionMicroseconds = now
-        if decision.isGranted {
-            startUpstream(exchange)
-        } else {
-            failExchange(exchange, .limited, retryAfter: Self.retryAfter(decision, now, key))
-        }
-    }
-
-    func debitIsOver(_ account: Slot<Account>) {
-        let debitedKey = account.value.debitedKey
-        account.value.debitedKey = -1
-        if account.value.waiting.count > 0 { enqueue(account) }
-        if debitedKey >= 0 { releaseKey(at: Int(debitedKey)) }
-        releaseAccount(account)
-    }
-
-    /// What is not the script's answer is an outage.
-    private func debitsFailed(_ reply: Reply, _ command: PendingCommand, _ lane: StoreLane) {
-        let text = reply.kind == .error ? reply.text : "the script answered something else"
-        shared.report(.warning, "store: \(text)", every: 10)
-        for _ in 0..<command.number {
-            guard let index = lane.state.value.debits.removeFirst() else { break }
-            decideWithoutStore(Int(index))
-        }
-        lane.connection.close(text)
-    }
-
-    // MARK: Without Redis
-
-    /// Decides everything that waits for an account without the store.
-    func decideWithoutStore(_ index: Int) {
-        let account = account(at: index)
-        account.value.isQueued = false
-        account.value.firstSentMicroseconds = 0
-        account.value.askedLane = -1
-        while let reference = removeWaiter(from: &account.value.debited) {
-            decideDegraded(reference)
-        }
-        while let reference = removeWaiter(from: &account.value.waiting) {
-            decideDegraded(reference)
-        }
-        debitIsOver(account)
-    }
-
-    private func decideDegraded(_ reference: SlotReference) {
-        guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else { return }
-        let key = key(at: exchange.value.key)
-        let cost = exchange.value.cost
-        switch plan.configuration.store.onOutage {
-        case .closed: failExchange(exchange, .storeUnavailable, retryAfter: 1)
-        case .open:
-            metrics.countLimit(.allowed_degraded, tier: Int(key.value.tier))
-            metrics.add(.storeDegraded)
-            startUpstream(exchange)
-        case .local:
-            let now = MonotonicClock.nowMicroseconds()
-            conclude(exchange, takeLocally(key, cost, now), now, isDegraded: true)
-        }
-        endStep()
-    }
-
-    private func limitDegraded(
-        _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>, _ cost: Int64
-    ) -> Bool {
-        metrics.add(.storeDegraded)
-        switch plan.configuration.store.onOutage {
-        case .closed:
-            return refuse(slot, .storeUnavailable, headCount: headCount, route: route, key: key)
-        case .open:
-            metrics.countLimit(.allowed_degraded, tier: Int(key.value.tier))
-            return admit(slot, headCount: headCount, route: route, key: key)
-        case .local:
-            let now = MonotonicClock.nowMicroseconds()
-            let decision = takeLocally(key, cost, now)
-            countDecision(decision, key: key, isDegraded: true)
-            guard decision.isGranted else {
-                return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
-            }
-            return admit(
-                slot, headCount: headCount, route: route, key: key, decision: decision,
-                decisionMicroseconds: now)
-        }
-    }
-
-    /// This node's own window, with its share of the limit: what all live nodes admit together stays within
-    /// it.
-    private func takeLocally(_ key: Slot<ActiveKey>, _ cost: Int64, _ now: Int64) -> Decision {
-        var share = key.value.plan
-        let nodes = Int64(shared.liveNodes)
-        if nodes > 1 {
-            for index in 0..<share.count { share.windows[index].limit /= nodes }
-        }
-        return shared.windows.take(
-            account: key.value.accountHash.words, plan: share, cost: cost, nowMicroseconds: now)
     }
 
     // MARK: Accounts
@@ -415,10 +262,11 @@ extension Worker {
         releaseAccount(account(at: Int(key.value.accountSlot)))
     }
 
-    private func releaseAccount(_ account: Slot<Account>) {
+    func releaseAccount(_ account: Slot<Account>) {
         account.value.holders -= 1
         guard account.value.holders == 0 else { return }
         store.value.accounts[account.value.hash] = nil
+        if let lease = lease(of: account) { leases.free(lease) }
         account.value.name.deallocate()
         accounts.free(account)
     }

@@ -111,6 +111,7 @@ extension Worker {
             }
             account.value.askedLane = askedLane
             putBack(&account.value.debited, before: &account.value.waiting)
+            debitIsLost(account)
             debitIsOver(account)
         }
     }
@@ -134,6 +135,7 @@ extension Worker {
             account.value.holders += 1
             store.value.later.append(index)
             store.value.laterMicroseconds = state.value.nowMicroseconds + Self.retryMicroseconds
+            debitIsLost(account)
             debitIsOver(account)
         }
     }

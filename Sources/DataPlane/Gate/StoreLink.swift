@@ -20,6 +20,7 @@ extension Worker {
     func startStore() {
         guard let firstLane else { return }
         store.value.lanes = [firstLane]
+        firstLane.state.value.skew = isCluster ? 0 : shared.storeSkewMicroseconds
         if ways.isFollowing {
             if let topology = shared.storeTopology { adopt(topology) }
         } else {
@@ -54,8 +55,10 @@ extension Worker {
     /// Milliseconds until the store wants a turn, however quiet it is.
     var storeWaitMilliseconds: Int32 {
         guard let firstLane else { return 200 }
-        guard isCluster else { return waitMilliseconds(firstLane) }
-        var milliseconds: Int32 = store.value.later.isEmpty ? 200 : 5
+        let isWaiting =
+            !store.value.later.isEmpty || !store.value.leased.isEmpty || !store.value.delayed.isEmpty
+        var milliseconds: Int32 = isWaiting ? 5 : 200
+        guard isCluster else { return min(milliseconds, waitMilliseconds(firstLane)) }
         for lane in store.value.lanes where lane.state.value.address != nil {
             milliseconds = min(milliseconds, waitMilliseconds(lane))
         }
@@ -81,6 +84,7 @@ extension Worker {
     /// Reconnects, and gives up on answers that are late.
     func storeTick() {
         guard let firstLane else { return }
+        leaseTick()
         guard isCluster else {
             tick(firstLane)
             return
@@ -102,9 +106,11 @@ extension Worker {
             guard now - lane.state.value.attemptMicroseconds > max(timeout, 250_000) else { return }
             lane.connection.close("no answer while connecting")
         case .ready:
+            if lane.state.value.breaker.mayProbe(nowMicroseconds: now) { probe(lane) }
             guard let oldest = lane.state.value.pending.oldest, now - oldest.sentMicroseconds > timeout else {
                 return
             }
+            if lane.state.value.breaker.isProbing { lane.state.value.breaker.trip(nowMicroseconds: now) }
             lane.connection.close("no answer within \(plan.configuration.store.timeoutMilliseconds) ms")
         }
         noteStorePhase(lane)
@@ -116,8 +122,13 @@ extension Worker {
             if !lane.state.value.wasReady { laneIsReady(lane) }
         } else if lane.state.value.wasReady || lane.connection.phase == .closed {
             let concernsCalls = lane.state.value.wasReady || lane.state.value.isFresh
+            if lane.state.value.wasReady {
+                lane.state.value.breaker.trip(nowMicroseconds: state.value.nowMicroseconds)
+            }
             lane.state.value.wasReady = false
             lane.state.value.isFresh = false
+            // Questions that nobody waits for go with their connection.
+            if !concernsCalls { while lane.state.value.pending.removeFirst() != nil {} }
             if concernsCalls {
                 storeIsLost(lane)
                 noteStoreIsUp()
@@ -129,6 +140,18 @@ extension Worker {
                 scheduleAttempt(lane, lane.connection.failureReason)
             }
         }
+    }
+
+    /// Asks something that no caller waits for.
+    private func probe(_ lane: StoreLane) {
+        guard lane.state.value.pending.count == 0 else { return }
+        var writer = ByteWriter(lane.connection.output)
+        CommandWriter.begin(1, into: &writer)
+        CommandWriter.append("PING", into: &writer)
+        lane.connection.output.commit(writer)
+        lane.state.value.pending.append(
+            PendingCommand(kind: .probe, sentMicroseconds: MonotonicClock.nowMicroseconds()))
+        lane.connection.flush()
     }
 
     private func laneIsReady(_ lane: StoreLane) {
@@ -162,7 +185,7 @@ extension Worker {
                     guard let index = lane.state.value.debits.removeFirst() else { break }
                     decideWithoutStore(Int(index))
                 }
-            case .script, .asking: break
+            case .script, .asking, .probe: break
             }
         }
         for number in lane.state.value.waitingLookups { lookupIsLost(Int(number)) }
@@ -211,6 +234,7 @@ extension Worker {
         case .script:
             if reply.kind == .error { lane.connection.close("Redis refuses SCRIPT: \(reply.text)") }
         case .asking: break
+        case .probe: lane.state.value.breaker.proved()
         }
     }
 

@@ -50,9 +50,24 @@ struct Account {
     var waiting = WaiterList()
     /// Calls of the debit under way.
     var debited = WaiterList()
-    var debitedCost: Int64 = 0
-    var debitedKey: Int32 = -1
+    var debitedCost: Int64 = 1
+    /// The windows that the debit under way is about.
+    var debitedPlan = LimitPlan([])
     var isQueued = false
+    var isInFlight = false
+    /// Slot of its lease, -1 when it never had one.
+    var lease: Int32 = -1
+    /// Whether the debit under way is about the lease, and the permits that it wants.
+    var isLeasing = false
+    var wanted: Int64 = 0
+    /// Somebody was refused while permits were out on lease: the lease goes back.
+    var isRecalled = false
+    /// Whether it stands in `StoreState.leased`, which then holds it.
+    var isKept = false
+    var demand = Demand()
+    /// Refusals that were put off because others hold leases, and until when.
+    var delays: Int32 = 0
+    var delayedUntilMicroseconds: Int64 = 0
     /// Until then every call of at least this cost under this plan is refused here: only time frees permits.
     var deniedUntilMicroseconds: Int64 = 0
     var deniedCost: Int64 = 0
@@ -62,12 +77,16 @@ struct Account {
 
 /// A command whose reply has not come.
 struct PendingCommand {
-    enum Kind: UInt8 { case lookup, take, script, asking }
+    enum Kind: UInt8 { case lookup, take, script, asking, probe }
 
     var kind = Kind.lookup
     /// The look-up's number, or how many items the debit has.
     var number: Int32 = 0
     var sentMicroseconds: Int64 = 0
+    /// What was subtracted from Redis's clock.
+    var skew: Int64 = 0
+    /// Number of a call of the script.
+    var call: Int64 = 0
 }
 
 /// First in, first out, in a row of fixed length.
@@ -119,11 +138,10 @@ struct StoreLaneState {
     var needsScript = false
     /// Where the master is when a sentinel or a cluster names it; nil is unknown, or a lane at rest.
     var address: SocketAddress?
-    /// The last instant that Redis named, and when it was asked and answered on our clock; 0 before the
-    /// first.
-    var redisMicroseconds: Int64 = 0
-    var askedMicroseconds: Int64 = 0
-    var answeredMicroseconds: Int64 = 0
+    var breaker = StoreBreaker()
+    var clock = StoreClock()
+    /// By how much Redis's clock has been set since we know it.
+    var skew: Int64 = 0
 }
 
 /// One connection to Redis and what is asked on it: the only one, or that to one master of a cluster.
@@ -141,13 +159,14 @@ final class StoreLane {
                 debits: Ring(repeating: Int32(-1), capacity: debits)))
     }
 
-    var isReady: Bool { connection.isReady }
+    /// Whether calls may depend on it.
+    var isReady: Bool { connection.isReady && !state.value.breaker.isProbing }
 
     /// Whether one more look-up fits, with what may have to go before it.
     var hasRoomForLookup: Bool { state.value.pending.freeCount > 1 && connection.output.freeCount > 1_024 }
 
     /// Whether calls may wait for it.
-    var takesCalls: Bool { connection.isReady || state.value.isFresh }
+    var takesCalls: Bool { isReady || state.value.isFresh }
 }
 
 /// What follows from the kind of store, once for a worker.
@@ -214,6 +233,13 @@ struct StoreState {
     var newKeys = Allowance(
         perSecond: HardLimits.newKeysPerSecond, burst: HardLimits.newKeysPerSecond)
     var guesses = Allowance(perSecond: HardLimits.guessesPerSecond, burst: HardLimits.guessesPerSecond)
+    /// Number of the last call of the script.
+    var calls: Int64 = 0
+    /// Accounts whose leases Redis has to hear of.
+    var leased: [Int32] = []
+    var nextLeaseTickMicroseconds: Int64 = 0
+    /// Accounts whose callers wait for leases of others to come back.
+    var delayed: [Int32] = []
     /// Accounts by the hash of their names.
     var accounts: [Fingerprint: Int32] = [:]
     /// Every lane; the first is the worker's `lane`. None ever goes away: a lane at rest is used again.

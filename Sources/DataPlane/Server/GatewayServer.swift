@@ -200,6 +200,12 @@ package final class GatewayServer: @unchecked Sendable {
         for worker in workers { worker.mailbox.post(.invalidateAll) }
     }
 
+    /// Tells every worker that permits of an account are wanted back.
+    package func recall(account: String) {
+        let hash = shared.hash(account: account)
+        for worker in workers { worker.mailbox.post(.recall(hash)) }
+    }
+
     // MARK: End
 
     /// Answers from now on say `Connection: close`; readiness fails.

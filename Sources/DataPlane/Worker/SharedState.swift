@@ -44,6 +44,8 @@ package final class SharedState: Sendable {
     /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
     private static let exposuresMax = 1_024
 
+    /// This gateway among those that share its store: the process's number, and chance.
+    package let nodeName: String
     package let tickets: TicketKeys
     package let windows: WindowTable
     let failures: FailureLimiter
@@ -58,6 +60,7 @@ package final class SharedState: Sendable {
     private let exposed = Atomic<UInt64>(0)
     private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
+    private let storeSkew = Atomic<Int64>(0)
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
     private let topologyCell = Mutex<StoreTopology?>(nil)
     /// Signalled by `requestTopology`.
@@ -67,6 +70,9 @@ package final class SharedState: Sendable {
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration) throws(SystemError) {
+        nodeName =
+            "\(ProcessLimits.processIdentifier)-"
+            + String(RandomSource.word() & 0xFFFF_FFFF, radix: 16)
         tickets = TicketKeys()
         windows = WindowTable(accounts: 1_000_000)
         failures = FailureLimiter(
@@ -120,6 +126,13 @@ package final class SharedState: Sendable {
     package var liveNodes: Int {
         get { max(1, liveNodeCount.load(ordering: .relaxed)) }
         set { liveNodeCount.store(newValue, ordering: .relaxed) }
+    }
+
+    /// By how much the store's clock is known to have been set, in microseconds: subtracted from what it
+    /// says.
+    package var storeSkewMicroseconds: Int64 {
+        get { storeSkew.load(ordering: .relaxed) }
+        set { storeSkew.store(newValue, ordering: .relaxed) }
     }
 
     /// The latest instant, on the monotonic clock in microseconds, up to which every change of a key is known

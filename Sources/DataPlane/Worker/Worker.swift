@@ -78,6 +78,8 @@ enum WorkerMessage: Sendable {
     /// The record of this digest has changed.
     case invalidate(Digest256)
     case invalidateAll
+    /// Permits of this account, by the hash of its name, are wanted back.
+    case recall(Fingerprint)
     /// Where the masters of the store are now.
     case storeTopology(StoreTopology)
     /// A new configuration.
@@ -133,6 +135,10 @@ package final class Worker {
     let ways: StoreWays
     let store = Mutable(StoreState())
     let accounts = SlotTable<Account>(capacity: HardLimits.accounts)
+    let leases = SlotTable<Lease>(capacity: HardLimits.accounts)
+    /// As whom this worker holds leases, and where they are called back.
+    let holderName: Block
+    let recallChannel: Block
     let lookups = FixedArray(repeating: KeyLookup(), count: HardLimits.lookupsInFlight)
     let waiters = FixedArray(repeating: Waiter(), count: HardLimits.parkedCalls)
     let storePrefix: Block
@@ -187,6 +193,8 @@ package final class Worker {
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
         storePrefix = .constant(configuration.store.prefix)
+        holderName = .constant("\(shared.nodeName)/\(number)")
+        recallChannel = .constant(TakeScript.recallChannel(prefix: configuration.store.prefix))
         ways = try StoreWays(configuration.store, poller, wire)
         try watch(listeners.https, .listener)
         try watch(listeners.plaintext, .plaintextListener)
@@ -340,6 +348,7 @@ package final class Worker {
         case .resolved(let endpoint, let address): endpoints[endpoint].address = address
         case .invalidate(let digest): forget(digest)
         case .invalidateAll: forgetAll()
+        case .recall(let account): recall(account)
         case .storeTopology(let topology): adopt(topology)
         case .adopt(let adoption): adopt(adoption)
         }

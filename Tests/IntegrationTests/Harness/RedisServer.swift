@@ -20,11 +20,12 @@ final class RedisServer: Sendable {
     private let child: ChildProcess
     private let clientOptions: [String]
 
-    /// - Parameter predecessor: one that was killed, whose port, and data as of its last `save`, this one
-    ///   takes over.
+    /// - Parameters:
+    ///   - predecessor: one that was killed, whose port, and data as of its last `save`, this one takes over.
+    ///   - clock: in place of the machine's.
     init(
         _ transport: Transport = .plain, port: UInt16? = nil, password: String? = nil,
-        after predecessor: RedisServer? = nil
+        after predecessor: RedisServer? = nil, clock: SettableClock? = nil
     ) throws {
         self.port = try predecessor?.port ?? port ?? Ports.free()
         self.transport = transport
@@ -53,7 +54,9 @@ final class RedisServer: Sendable {
         }
         clientOptions = client
         child = try ChildProcess(
-            "redis-server", options, output: .file(folder.path("log")), error: .file(folder.path("log")))
+            "redis-server", options, environment: clock?.environment ?? [:],
+            output: .file(folder.path("log")),
+            error: .file(folder.path("log")))
         try Deadline(seconds: 10).wait("Redis") { (try? self.command("PING")) == "PONG" }
     }
 

@@ -1,0 +1,189 @@
+import Configuration
+import HTTPWire
+import Keys
+import Limits
+import Reactor
+import Redis
+
+// What the script has answered: verdicts for the calls that waited, a new lease, and how long an empty
+// account stays empty.
+
+extension Worker {
+    /// How long a refusal waits for leases of others to come back, and how often.
+    private static let delayMicroseconds: Int64 = 10_000
+    private static let delaysMax: Int32 = 2
+    /// While others hold permits on lease, an empty account may have some at any time.
+    private static let denialOnLeaseMicroseconds: Int64 = 20_000
+
+    func takeDebits(
+        _ reply: Reply, _ command: PendingCommand, _ lane: StoreLane, answeredMicroseconds: Int64
+    ) {
+        guard reply.kind == .array, reply.count >= 2, reply.element(1).kind == .integer else {
+            debitsFailed(reply, command, lane)
+            return
+        }
+        noteTime(reply.element(1).integer, command, lane, answeredMicroseconds)
+        var position = 2
+        for _ in 0..<command.number {
+            guard let index = lane.state.value.debits.removeFirst() else { return }
+            let account = account(at: Int(index))
+            let count = 5 + 2 * account.value.debitedPlan.count
+            guard reply.count >= position + count else {
+                shared.report(.error, "store: the script answered something else", every: 60)
+                decideWithoutStore(Int(index))
+                continue
+            }
+            takeDebit(account, command, lane, reply, position, answeredMicroseconds)
+            position += count
+        }
+    }
+
+    private func noteTime(
+        _ time: Int64, _ command: PendingCommand, _ lane: StoreLane, _ answered: Int64
+    ) {
+        let corrected = time &+ command.skew &- lane.state.value.skew
+        let step = lane.state.value.clock.observe(
+            corrected, asked: command.sentMicroseconds, answered: answered)
+        guard step != 0 else { return }
+        lane.state.value.skew &+= step
+        if !isCluster { shared.storeSkewMicroseconds = lane.state.value.skew }
+        shared.report(
+            .error, "store: Redis's clock has been set by \(step / 1_000) ms; limits go on as if it had not",
+            every: 10)
+    }
+
+    private func takeDebit(
+        _ account: Slot<Account>, _ command: PendingCommand, _ lane: StoreLane, _ reply: Reply,
+        _ position: Int, _ answered: Int64
+    ) {
+        account.value.firstSentMicroseconds = 0
+        let windows = account.value.debitedPlan
+        let granted = Int(reply.element(position).integer)
+        let retry = reply.element(position + 1).integer
+        let othersHold = reply.element(position + 2).integer > 0
+        let cost = account.value.debitedCost
+        let clock = lane.state.value.clock
+        var decision = Decision(isGranted: true, count: windows.count)
+        for index in 0..<windows.count {
+            decision.remaining[index] = reply.element(position + 5 + 2 * index).integer
+            let reset = reply.element(position + 6 + 2 * index).integer
+            decision.resetMicroseconds[index] = reset == 0 ? 0 : clock.local(reset)
+        }
+        decision.retryMicroseconds = retry == 0 ? 0 : clock.local(retry)
+        if granted > 0 {
+            // Kept beside Redis, so that an outage finds this node's own window warm.
+            shared.windows.spend(
+                account: account.value.hash.words, plan: windows, cost: Int64(granted) * cost,
+                atMicroseconds: answered)
+        }
+        noteLease(
+            account, lane, call: command.call, permits: reply.element(position + 3).integer,
+            end: reply.element(position + 4).integer, decision, answered)
+        let isShort = granted < Int(account.value.debited.count)
+        let mayWait = isShort && mayWait(account, retry, othersHold)
+        if !isShort { account.value.delays = 0 }
+        noteDenial(
+            account, windows, decision, until: mayWait ? 0 : denialEnd(retry, othersHold, clock, answered))
+        conclude(account, decision, granted, answered, sparingRest: mayWait)
+        debitIsOver(account)
+    }
+
+    /// Whether calls that found nothing wait for the leases of others, which have been called back.
+    private func mayWait(_ account: Slot<Account>, _ retry: Int64, _ othersHold: Bool) -> Bool {
+        guard othersHold, retry > 0, account.value.delays < Self.delaysMax else {
+            account.value.delays = 0
+            return false
+        }
+        return true
+    }
+
+    /// Gives the calls of a debit their verdicts.
+    ///
+    /// - Parameter sparingRest: those without a permit ask again a moment later.
+    private func conclude(
+        _ account: Slot<Account>, _ decision: Decision, _ granted: Int, _ answered: Int64, sparingRest: Bool
+    ) {
+        let cost = account.value.debitedCost
+        var number = 0
+        while account.value.debited.count > 0 {
+            if number == granted, sparingRest { break }
+            number += 1
+            guard let reference = removeWaiter(from: &account.value.debited),
+                let exchange = exchanges.lookup(reference), !exchange.value.isDead
+            else { continue }
+            var own = decision
+            own.isGranted = number <= granted
+            for index in 0..<decision.count {
+                let later = Int64(max(0, granted - number)) * cost
+                own.remaining[index] = max(0, decision.remaining[index] + (own.isGranted ? later : 0))
+            }
+            conclude(exchange, own, answered, isDegraded: false)
+            endStep()
+        }
+        guard sparingRest, account.value.debited.count > 0 else { return }
+        putBack(&account.value.debited, before: &account.value.waiting)
+        account.value.delays += 1
+        account.value.delayedUntilMicroseconds = state.value.nowMicroseconds + Self.delayMicroseconds
+        account.value.holders += 1
+        store.value.delayed.append(Int32(account.index))
+    }
+
+    /// Until when, on our clock, an account is surely as empty as the answer said; 0 when it is not empty.
+    private func denialEnd(
+        _ retry: Int64, _ othersHold: Bool, _ clock: StoreClock, _ answered: Int64
+    ) -> Int64 {
+        guard retry > 0 else { return 0 }
+        let end = clock.surelyBefore(retry)
+        return othersHold ? min(end, answered + Self.denialOnLeaseMicroseconds) : end
+    }
+
+    /// Remembers how long an empty account stays empty.
+    private func noteDenial(
+        _ account: Slot<Account>, _ windows: LimitPlan, _ decision: Decision, until end: Int64
+    ) {
+        account.value.deniedUntilMicroseconds = end
+        guard end > 0 else { return }
+        account.value.deniedCost = account.value.debitedCost
+        account.value.deniedPlan = windows
+        account.value.deniedDecision = decision
+        account.value.deniedDecision.isGranted = false
+        for index in 0..<windows.count {
+            account.value.deniedDecision.remaining[index] = max(0, decision.remaining[index])
+        }
+    }
+
+    /// A call has its verdict.
+    func conclude(
+        _ exchange: Slot<Exchange>, _ decision: Decision, _ now: Int64, isDegraded: Bool
+    ) {
+        let key = key(at: exchange.value.key)
+        countDecision(decision, key: key, isDegraded: isDegraded)
+        exchange.value.hasDecision = true
+        exchange.value.decision = decision
+        exchange.value.decisionMicroseconds = now
+        if decision.isGranted {
+            startUpstream(exchange)
+        } else {
+            failExchange(exchange, .limited, retryAfter: Self.retryAfter(decision, now, key))
+        }
+    }
+
+    /// The call about an account is over: whoever came meanwhile is next.
+    func debitIsOver(_ account: Slot<Account>) {
+        account.value.isInFlight = false
+        serveFromLease(account)
+        if account.value.waiting.count > 0 { enqueue(account) }
+        releaseAccount(account)
+    }
+
+    /// What is not the script's answer is an outage.
+    private func debitsFailed(_ reply: Reply, _ command: PendingCommand, _ lane: StoreLane) {
+        let text = reply.kind == .error ? reply.text : "the script answered something else"
+        shared.report(.warning, "store: \(text)", every: 10)
+        for _ in 0..<command.number {
+            guard let index = lane.state.value.debits.removeFirst() else { break }
+            decideWithoutStore(Int(index))
+        }
+        lane.connection.close(text)
+    }
+}

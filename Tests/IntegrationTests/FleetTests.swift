@@ -1,0 +1,129 @@
+import Foundation
+import Testing
+
+/// One limit over several gateways, while everything that can break does.
+@Suite("Fleet", .serialized)
+struct FleetTests {
+    @Test("three gateways under a storm let in what one window holds, and all of it")
+    func storm() throws {
+        let fleet = try Fleet(3, limits: "300/2s")
+        fleet.hammer(3)
+        fleet.wait(milliseconds: 7_000)
+        let outcomes = try fleet.finish()
+        #expect(Promise.worst(outcomes, 2_000_000) <= 300)
+        let admitted = outcomes.count { $0.status == 200 }
+        #expect(outcomes.allSatisfy { $0.status == 200 || $0.status == 429 })
+        // Full windows at 0, 2, 4 and 6 s.
+        #expect(admitted * 100 >= 4 * 300 * 99, "\(admitted) of 1200")
+        let last = try #require(outcomes.last { $0.status == 429 }?.retryAfter)
+        fleet.wait(milliseconds: Int32(last) * 1_000)
+        for gateway in fleet.gateways { #expect(try gateway.call(key: Fleet.key).status == 200) }
+    }
+
+    @Test("an account in steady demand costs Redis a fraction of a command a call")
+    func leases() throws {
+        let fleet = try Fleet(2, limits: "60000/minute", workers: 1)
+        fleet.hammer(4)
+        fleet.wait(milliseconds: 1_000)
+        let before = try fleet.scriptCalls()
+        let start = fleet.now
+        fleet.wait(milliseconds: 4_000)
+        let calls = try fleet.scriptCalls() - before
+        let end = fleet.now
+        let outcomes = try fleet.finish()
+        #expect(outcomes.allSatisfy { $0.status == 200 })
+        let requests = outcomes.count { $0.sent >= start && $0.received <= end }
+        #expect(requests > 400)
+        #expect(Double(calls) < 0.05 * Double(requests), "\(calls) calls for \(requests) requests")
+        // What was not spent has gone back: the window holds what was let in, and no lease is left.
+        try Deadline(seconds: 5).wait("the leases") {
+            try fleet.redis.command("EXISTS", "gateway:lease:{fleet}:60s") == "0"
+        }
+        let head = try fleet.redis.command("LINDEX", "gateway:limit:{fleet}:60s", "0")
+        #expect(head == "r:\(outcomes.count)")
+    }
+
+    @Test(
+        "gateways that die, stop and return, a Redis that forgets its script and its clients: never too many")
+    func faults() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let fleet = try Fleet(
+            3, limits: "1000/2s", redis: redis, storePort: relay.port, store: "on_outage: closed")
+        fleet.hammer(3, pauses: [0, 0, 0, 1, 5])
+        for round in 0..<2 {
+            fleet.wait(milliseconds: 500)
+            fleet.gateways[round].child.signal(SIGSTOP)
+            fleet.wait(milliseconds: 400)
+            try redis.command("SCRIPT", "FLUSH")
+            fleet.wait(milliseconds: 400)
+            fleet.gateways[round].child.signal(SIGCONT)
+            fleet.wait(milliseconds: 300)
+            try redis.command("CLIENT", "KILL", "TYPE", "normal")
+            fleet.wait(milliseconds: 300)
+            try redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            fleet.gateways[2].child.end()
+            try fleet.replace(2)
+            fleet.wait(milliseconds: 400)
+            redis.freeze()
+            fleet.wait(milliseconds: 350)
+            redis.thaw()
+            fleet.wait(milliseconds: 300)
+            relay.cut()
+            fleet.wait(milliseconds: 600)
+        }
+        let outcomes = try fleet.finish()
+        #expect(Promise.worst(outcomes, 2_000_000) <= 1_000)
+        #expect(outcomes.count { $0.status == 200 } > 1_000)
+    }
+
+    @Test("Redis's clock is set, and the windows do not notice", arguments: [3_600, -3_600])
+    func clock(_ seconds: Int64) throws {
+        let clock = try SettableClock()
+        let redis = try RedisServer(clock: clock)
+        let fleet = try Fleet(2, limits: "200/2s", redis: redis)
+        fleet.hammer(3)
+        fleet.wait(milliseconds: 3_100)
+        try clock.set(apart: seconds * 1_000_000)
+        fleet.wait(milliseconds: 4_200)
+        let outcomes = try fleet.finish()
+        // One answer's time is what the change may cost.
+        #expect(Promise.worst(outcomes, 1_950_000) <= 200)
+        let admitted = outcomes.count { $0.status == 200 }
+        #expect(admitted >= 4 * 200 * 97 / 100, "\(admitted)")
+        #expect(fleet.gateways.contains { $0.log.contains("clock has been set") })
+        let fresh = try Gateway(
+            Setup(fleet.upstream).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+            })
+        let answer = try fresh.call(key: Fleet.key)
+        #expect(answer.status == 429 || answer.status == 200)
+        if let seconds = answer["Retry-After"].flatMap({ Int($0) }) { #expect(seconds <= 2) }
+    }
+
+    @Test("without Redis each gateway keeps its share, and what it let in counts when Redis is back")
+    func outage() throws {
+        let redis = try RedisServer()
+        let fleet = try Fleet(2, limits: "400/4s", redis: redis, workers: 1)
+        // The share is known once both hearts have beaten twice.
+        fleet.wait(milliseconds: 2_200)
+        for gateway in fleet.gateways { #expect(try gateway.call(key: Fleet.key).status == 200) }
+        redis.freeze()
+        fleet.hammer(3)
+        fleet.wait(milliseconds: 1_500)
+        let away = fleet.now
+        redis.thaw()
+        try Deadline(seconds: 5).wait("the return") {
+            try fleet.gateways.allSatisfy { try $0.metric("gateway_store_up") == 1 }
+        }
+        fleet.wait(milliseconds: 1_500)
+        let outcomes = try fleet.finish()
+        // Half of the limit at each, together the limit. A gateway that is back before the other has told
+        // what it let in may let in as much again as that, and no more.
+        let before = outcomes.filter { $0.status == 200 && $0.received <= away }
+        for gateway in 0..<2 { #expect(before.count { $0.gateway == gateway } <= 200) }
+        #expect(before.count >= 390)
+        #expect(Promise.worst(outcomes, 4_000_000) <= 400 + 400 / 2)
+    }
+}

@@ -1,0 +1,133 @@
+import Foundation
+import Synchronization
+import TestSupport
+
+/// What one call came to: its verdict fell between `sent` and `received`, in microseconds since the start.
+struct Outcome: Sendable {
+    var gateway: Int
+    var sent: Int64
+    var received: Int64
+    /// 0 when the connection ended without an answer.
+    var status: Int
+    var retryAfter: Int?
+}
+
+/// Several gateways on one Redis, callers that hammer all of them, and every decision written down.
+final class Fleet: Sendable {
+    let redis: RedisServer
+    let upstream: Upstream
+    private let setup: Setup
+    private let gatewaySlots: Mutex<[Gateway]>
+    private let outcomes = Collected<Outcome>()
+    private let isOver = Mutex(false)
+    private let threads = Mutex<[TestThread]>([])
+    private let started = ContinuousClock.now
+
+    /// - Parameters:
+    ///   - storePort: where the gateways look for Redis, if not at Redis itself.
+    ///   - limits: of the one account's record, as written.
+    init(
+        _ count: Int, limits: String, redis: RedisServer? = nil, storePort: UInt16? = nil,
+        workers: Int = 2, store: String = ""
+    ) throws {
+        let redis = try redis ?? RedisServer()
+        self.redis = redis
+        upstream = try Upstream()
+        try redis.store(Self.key.secret, ["tier": "enterprise", "account": "fleet", "limits": limits])
+        setup = Setup(upstream).with {
+            $0.keys = []
+            $0.store = "url: \"redis://127.0.0.1:\(storePort ?? redis.port)\"\n\(store)"
+            $0.workers = workers
+        }
+        let setup = setup
+        gatewaySlots = Mutex(try (0..<count).map { _ in try Gateway(setup) })
+        for gateway in gateways {
+            try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        }
+    }
+
+    static let key = TestKey(secret: "sk_live_fleet", id: "", account: "", tier: "")
+
+    var gateways: [Gateway] { gatewaySlots.withLock { $0 } }
+    var now: Int64 { Int64(started.duration(to: .now) / .microseconds(1)) }
+
+    /// Another one in the place of a gateway that is gone.
+    func replace(_ index: Int) throws {
+        let fresh = try Gateway(setup)
+        gatewaySlots.withLock { $0[index] = fresh }
+    }
+
+    /// Starts callers, so many at each gateway.
+    ///
+    /// - Parameter pauses: milliseconds between two calls of one caller, of which one is chosen each time.
+    func hammer(_ callers: Int, pauses: [Int32] = [0]) {
+        let indices = gateways.indices
+        let fresh = indices.flatMap { index in
+            (0..<callers).map { number in
+                TestThread { [self] in call(index, pauses, seed: UInt64(index * 100 + number)) }
+            }
+        }
+        threads.withLock { $0 += fresh }
+    }
+
+    private func call(_ index: Int, _ pauses: [Int32], seed: UInt64) {
+        var random = Seeded(seed)
+        while !isOver.withLock({ $0 }) {
+            guard let client = try? gateways[index].connect() else { continue }
+            while !isOver.withLock({ $0 }) {
+                let sent = now
+                let response = try? {
+                    try client.send(Gateway.request(key: Self.key))
+                    return try client.response()
+                }()
+                let retryAfter = response?["Retry-After"].flatMap { Int($0) }
+                outcomes.append(contentsOf: [
+                    Outcome(
+                        gateway: index, sent: sent, received: now, status: response?.status ?? 0,
+                        retryAfter: retryAfter)
+                ])
+                if response == nil { break }
+                let pause = pauses[Int(random.next() % UInt64(pauses.count))]
+                if pause > 0 { poll(nil, 0, pause) }
+            }
+        }
+    }
+
+    func wait(milliseconds: Int32) { poll(nil, 0, milliseconds) }
+
+    /// Ends the callers.
+    func finish() throws -> [Outcome] {
+        isOver.withLock { $0 = true }
+        for thread in threads.withLock({ $0 }) { try thread.join(within: 30) }
+        return outcomes.values
+    }
+
+    /// Calls of the script that Redis has carried out.
+    func scriptCalls() throws -> Int {
+        let line = try redis.command("INFO", "commandstats").split(separator: "\n")
+            .first { $0.hasPrefix("cmdstat_evalsha:") }
+        return line.flatMap { $0.split { "=,".contains($0) }.dropFirst().first }.flatMap { Int($0) } ?? 0
+    }
+}
+
+/// What can be said of decisions from outside, where only the call and its answer are seen.
+enum Promise {
+    /// The most calls that were surely let in within one window: those that began and were answered in it.
+    static func worst(_ outcomes: [Outcome], _ length: Int64) -> Int {
+        let admitted = outcomes.filter { $0.status == 200 }.sorted { $0.sent < $1.sent }
+        var worst = 0
+        // A window that holds the most begins where a call begins.
+        var ends: [Int64] = []
+        var first = 0
+        for (index, start) in admitted.enumerated() {
+            while first < admitted.count, admitted[first].sent <= start.sent + length {
+                ends.append(admitted[first].received)
+                first += 1
+            }
+            var count = 0
+            for later in index..<first where ends[later] <= start.sent + length { count += 1 }
+            worst = max(worst, count)
+        }
+        return worst
+    }
+}
