@@ -4,9 +4,11 @@ import Limits
 import Reactor
 
 /// What a worker keeps of a key it serves. Freed when the cache has let go of it and its last call has ended.
+///
+/// Plain data only: Swift 6.3's optimizer copies a noncopyable value with references in it where it may not,
+/// and traps. What it was compiled from stands in `Worker.keyRecords`.
 struct ActiveKey: ~Copyable {
-    /// What it was compiled from, for the next configuration.
-    var record: KeyRecord
+    var digest: Digest256
     /// Generation of the configuration that it was compiled for.
     var generation: UInt32
     /// `X-Gateway-…` lines as they go to the upstream.

@@ -171,6 +171,7 @@ extension Worker {
         _ record: KeyRecord, _ fingerprint: Fingerprint, verifiedAtMicroseconds: Int64, isFresh: Bool = true
     ) -> Slot<ActiveKey>? {
         guard let key = keys.allocate(makeKey(record)) else { return nil }
+        keyRecords.value[key.index] = record
         attachAccount(key, record.account)
         let now = state.value.nowMicroseconds
         let ttl = key.value.refusal == .none ? keyTTL() : unknownTTL()
@@ -215,7 +216,7 @@ extension Worker {
         }
         let windows = limits?.plan ?? LimitPlan([])
         return ActiveKey(
-            record: record, generation: plan.generation, identity: identity, id: id, account: account,
+            digest: record.digest, generation: plan.generation, identity: identity, id: id, account: account,
             tierRange: tierRange, tier: Int32(tier ?? -1),
             grants: plan.scopeRequirements.grants(of: record.scopes),
             expiresAtMicroseconds: Self.expiry(of: record), refusal: refusal,
@@ -252,7 +253,7 @@ extension Worker {
     func releaseCachedKey(at index: Int) {
         if let key = keys.occupant(at: index), key.value.holders > 1 {
             key.value.isOrphan = true
-            store.value.orphans[key.value.record.digest, default: 0] += 1
+            store.value.orphans[key.value.digest, default: 0] += 1
         }
         releaseKey(at: index)
     }
@@ -263,12 +264,13 @@ extension Worker {
         key.value.holders -= 1
         guard key.value.holders == 0 else { return }
         if key.value.isOrphan {
-            let left = (store.value.orphans[key.value.record.digest] ?? 1) - 1
-            store.value.orphans[key.value.record.digest] = left == 0 ? nil : left
+            let left = (store.value.orphans[key.value.digest] ?? 1) - 1
+            store.value.orphans[key.value.digest] = left == 0 ? nil : left
         }
         detachAccount(key)
         key.value.identity.deallocate()
         key.value.policy.deallocate()
+        keyRecords.value[index] = nil
         keys.free(key)
     }
 

@@ -62,7 +62,7 @@ extension Worker {
     private func endCalls(of digest: Digest256, _ reason: Reason) {
         for index in 0..<exchanges.highWater {
             guard let exchange = exchanges.occupant(at: index), !exchange.value.isDead,
-                exchange.value.key >= 0, key(at: exchange.value.key).value.record.digest == digest
+                exchange.value.key >= 0, key(at: exchange.value.key).value.digest == digest
             else { continue }
             failExchange(exchange, reason)
             endStep()
@@ -76,7 +76,7 @@ extension Worker {
                 exchange.value.key >= 0
             else { continue }
             let key = key(at: exchange.value.key)
-            if key.value.record.digest == digest { key.value.expiresAtMicroseconds = expiresAtMicroseconds }
+            if key.value.digest == digest { key.value.expiresAtMicroseconds = expiresAtMicroseconds }
         }
     }
 
@@ -110,7 +110,7 @@ extension Worker {
                 endStep()
             } else if key.value.round != store.value.round {
                 key.value.round = store.value.round
-                revisit(key.value.record.digest)
+                revisit(key.value.digest)
             }
         }
         sendRevisits()

@@ -147,9 +147,10 @@ extension Worker {
     /// - Returns: nil when there is no slot left.
     func recompile(_ entry: Int) -> Int32? {
         guard let former = keys.occupant(at: Int(cache.value(of: entry))),
-            let key = keys.allocate(makeKey(former.value.record))
+            let record = keyRecords.value[former.index], let key = keys.allocate(makeKey(record))
         else { return nil }
-        attachAccount(key, former.value.record.account)
+        keyRecords.value[key.index] = record
+        attachAccount(key, record.account)
         key.value.seenSeconds = former.value.seenSeconds
         releaseCachedKey(at: Int(cache.replaceValue(of: entry, with: Int32(key.index))))
         return Int32(key.index)

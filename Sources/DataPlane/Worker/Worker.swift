@@ -96,6 +96,8 @@ package final class Worker {
     let exchanges: SlotTable<Exchange>
     let upstreamConnections: SlotTable<UpstreamConnection>
     let keys: SlotTable<ActiveKey>
+    /// What each key in `keys` was compiled from, by slot, for the next configuration.
+    let keyRecords = Mutable<[Int: KeyRecord]>([:])
     let timers: TimerWheel
     let pool = BufferPool()
     let wire: TLSWire
