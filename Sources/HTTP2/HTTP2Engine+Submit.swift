@@ -9,11 +9,11 @@ extension HTTP2Engine {
     /// Queues the head of a response.
     ///
     /// - Parameters:
-    ///   - text: where `head` was parsed.
+    ///   - text: where `parsed` was parsed.
     ///   - status: as sent; differs from the text's for a tunnel, whose 101 is a 200 (RFC 8441 section 5).
     ///   - hasBody: whether `http2BodyAvailable` will be asked; without, the head ends the stream.
     package func submitResponse(
-        _ session: HTTP2Session, stream: Int32, _ text: Block, _ head: borrowing ResponseHead, status: Int,
+        _ session: HTTP2Session, stream: Int32, _ text: Block, _ parsed: Mutable<ResponseHead>, status: Int,
         hasBody: Bool
     ) {
         beginFields()
@@ -22,15 +22,16 @@ extension HTTP2Engine {
         names.value.commit(writer)
         var count = 1
         unsafe fields[0] = field(":status", valueAt: 0, 3)
-        for index in 0..<head.fieldCount {
-            let slice = head.field(index)
+        // In place, one by one: a head is five kilobytes, and must not be copied to look at a field.
+        for index in 0..<parsed.value.fieldCount {
+            let slice = parsed.value.fields[index]
             if slice.id.isHopByHop { continue }
             // A tunnel has no length, and the proof of the upgrade was for HTTP/1.1.
-            if status != head.status, slice.id == .contentLength || isWebSocketAccept(text, slice) {
+            if status != parsed.value.status, slice.id == .contentLength || isWebSocketAccept(text, slice) {
                 continue
             }
             // A gRPC answer without messages is its trailers alone, of which a length is no part.
-            if head.isGRPC, slice.id == .contentLength { continue }
+            if parsed.value.isGRPC, slice.id == .contentLength { continue }
             append(text, slice, &count)
         }
         let isInterim = status < 200
@@ -50,18 +51,18 @@ extension HTTP2Engine {
     ///
     /// - Returns: the new stream's number, or nil when the peer takes no more.
     package func submitRequest(
-        _ session: HTTP2Session, _ text: Block, _ head: borrowing RequestHead, scheme: StaticString,
+        _ session: HTTP2Session, _ text: Block, _ parsed: Mutable<RequestHead>, scheme: StaticString,
         tag: UInt64,
         hasBody: Bool
     ) -> Int32? {
         beginFields()
-        unsafe fields[0] = field(":method", text, head.methodRange)
+        unsafe fields[0] = field(":method", text, parsed.value.methodRange)
         unsafe fields[1] = constantField(":scheme", scheme)
-        unsafe fields[2] = field(":authority", text, head.host)
-        unsafe fields[3] = field(":path", text, head.target)
+        unsafe fields[2] = field(":authority", text, parsed.value.host)
+        unsafe fields[3] = field(":path", text, parsed.value.target)
         var count = 4
-        for index in 0..<head.fieldCount {
-            let slice = head.field(index)
+        for index in 0..<parsed.value.fieldCount {
+            let slice = parsed.value.fields[index]
             if slice.id == .host { continue }
             if slice.id.isHopByHop {
                 // Behind TE is only ever "trailers", which HTTP/2 allows.
@@ -100,13 +101,18 @@ extension HTTP2Engine {
         guard count < Self.fieldsMax, names.value.freeCount >= slice.name.count else { return }
         let start = names.value.count
         let name = text.span(slice.name)
-        for index in 0..<name.count {
-            let byte = name[index]
-            names.value.append(byte: byte &- 65 < 26 ? byte | 0x20 : byte)
+        if let target = unsafe names.value.writableAddress {
+            for index in 0..<name.count {
+                let byte = name[index]
+                unsafe target[index] = byte &- 65 < 26 ? byte | 0x20 : byte
+            }
+            names.value.advanceEnd(name.count)
         }
         var flags = UInt8(NGHTTP2_NV_FLAG_NONE.rawValue)
         // Values that never come again only push others out of the table.
-        if slice.id == .xRequestID || slice.id == .traceparent || slice.id == .authorization {
+        if slice.id == .xRequestID || slice.id == .traceparent || slice.id == .authorization
+            || name.equalsIgnoringCase("ratelimit")
+        {
             flags = UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue)
         }
         unsafe fields[count] = nghttp2_nv(

@@ -244,7 +244,7 @@ extension Worker {
             slot.value.stream.answer = .head
         }
         http2.submitResponse(
-            session, stream: slot.value.stream.number, rest, framedHead.value, status: status,
+            session, stream: slot.value.stream.number, rest, framedHead, status: status,
             hasBody: hasBody)
         rest.consume(count)
         return true

@@ -125,7 +125,7 @@ extension Worker {
         let isSecure = connection.value.session.isOpen
         guard
             let number = http2.submitRequest(
-                connection.value.multiplex.session, rest, framedRequest.value,
+                connection.value.multiplex.session, rest, framedRequest,
                 scheme: isSecure ? "https" : "http", tag: Token(.upstream, stream.reference).rawValue,
                 hasBody: hasBody)
         else { return false }
