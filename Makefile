@@ -10,7 +10,8 @@ SWIFT_FILES = Package.swift Sources Tests
 
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace
+TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus \
+    python3-prometheus-client
 BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace nghttp2-client nghttp2-server
 
 # An Envoy for `make bench`; Debian has none. Without one its row is left out.
@@ -58,6 +59,11 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/HTTP2/run
+
+.PHONY: package
+package: build-packages ## Build a Debian package with unit files, .build/gateway_VERSION_ARCHITECTURE.deb
+	@$(SWIFT) build -c release --product gateway --static-swift-stdlib --scratch-path .build-static
+	@Docker/debian/build .build-static/release/gateway .build
 
 .PHONY: format
 format: ## Rewrite the Swift files in the house style

@@ -18,8 +18,12 @@ package final class AdminServer {
     package init(
         address: String, server: GatewayServer, poller: Poller, facts: @escaping () -> MetricsFacts
     ) throws(ServerProblem) {
+        let inherited = SocketAddress.parse(address).flatMap {
+            server.inherited.take($0, named: ListenerName.admin.rawValue).first
+        }
         small = try SmallServer(
-            address: address, poller: poller, firstToken: Self.firstToken, connectionsMax: Self.connectionsMax
+            address: address, inherited: inherited, poller: poller, firstToken: Self.firstToken,
+            connectionsMax: Self.connectionsMax
         ) { request in
             var answer = Self.answer(request, server, facts)
             answer.fields.append(("Cache-Control", "no-store"))
@@ -28,6 +32,14 @@ package final class AdminServer {
     }
 
     package var address: SocketAddress { small.address }
+
+    /// The socket with its name, for a process that takes over.
+    package var namedSocket: (name: String, descriptor: Descriptor) {
+        (ListenerName.admin.rawValue, small.socket)
+    }
+
+    /// Leaves new clients to the process that has taken over.
+    package func stopListening() { small.stopListening() }
 
     package func handle(_ event: Event, nowMicroseconds: Int64) {
         small.handle(event, nowMicroseconds: nowMicroseconds)

@@ -50,6 +50,7 @@ package struct MetricsText {
     package static func render(_ server: GatewayServer, _ facts: MetricsFacts, openMetrics: Bool) -> String {
         var renderer = MetricsText(server, facts, openMetrics)
         renderer.requests()
+        renderer.reasons()
         renderer.histograms()
         renderer.gate()
         renderer.connections()
@@ -131,6 +132,15 @@ package struct MetricsText {
                 }
             }
         }
+    }
+
+    private mutating func reasons() {
+        family("gateway_refusals_total", "counter", "Calls refused or failed, by the access log's reason.")
+        var totals = workers.first?.reasonCounts ?? []
+        for worker in workers.dropFirst() {
+            for (index, item) in worker.reasonCounts.enumerated() { totals[index].count &+= item.count }
+        }
+        for (reason, count) in totals { line("gateway_refusals_total", [("reason", reason)], "\(count)") }
     }
 
     private mutating func histograms() {
@@ -244,6 +254,11 @@ package struct MetricsText {
                 "gateway_tls_handshakes_total", [("version", version), ("resumed", resumed)], "\(sum(scalar))"
             )
         }
+        family(
+            "gateway_tls_handshakes_evicted_total", "counter", "Handshakes closed to make room for others.")
+        line("gateway_tls_handshakes_evicted_total", [], "\(sum(.handshakesEvicted))")
+        family("gateway_idle_closed_total", "counter", "Idle connections closed to save memory.")
+        line("gateway_idle_closed_total", [], "\(sum(.idleClosedForMemory))")
         family("gateway_tls_handshake_failures_total", "counter", "TLS handshakes that failed.")
         line("gateway_tls_handshake_failures_total", [], "\(sum(.handshakesFailed))")
         family(
@@ -259,10 +274,16 @@ package struct MetricsText {
         line("gateway_received_bytes_total", [], "\(sum(.bytesFromDownstream))")
         family("gateway_sent_bytes_total", "counter", "Bytes to callers before encryption.")
         line("gateway_sent_bytes_total", [], "\(sum(.bytesToDownstream))")
+        family("gateway_spans_exported_total", "counter", "Spans that the collector has taken.")
+        line("gateway_spans_exported_total", [], "\(server.shared.sentSpanCount)")
+        family("gateway_spans_dropped_total", "counter", "Spans given up: the collector is away or too slow.")
+        line("gateway_spans_dropped_total", [], "\(sum(.spansDropped) &+ server.shared.lostSpanCount)")
         family(
             "gateway_access_log_dropped_total", "counter",
-            "Access-log lines dropped because the writer was behind.")
-        line("gateway_access_log_dropped_total", [], "\(sum(.accessLogDropped))")
+            "Access-log lines that could not be written in time, or at all.")
+        line(
+            "gateway_access_log_dropped_total", [], "\(sum(.accessLogDropped) &+ server.shared.lostLineCount)"
+        )
     }
 
     private mutating func http2() {
@@ -297,6 +318,8 @@ package struct MetricsText {
         line("gateway_upstream_connect_failures_total", [], "\(sum(.upstreamConnectFailures))")
         family("gateway_upstream_retries_total", "counter", "Calls sent a second time.")
         line("gateway_upstream_retries_total", [], "\(sum(.upstreamRetries))")
+        family("gateway_upstream_queued_total", "counter", "Calls that waited for a connection to be free.")
+        line("gateway_upstream_queued_total", [], "\(sum(.upstreamQueued))")
         family("gateway_upstream_overflows_total", "counter", "Calls refused because an endpoint was full.")
         line("gateway_upstream_overflows_total", [], "\(sum(.upstreamQueueOverflows))")
     }

@@ -58,7 +58,7 @@ package final class SmallServer {
     private static let idleMicroseconds: Int64 = 30_000_000
 
     private let poller: Poller
-    private let listener: Descriptor
+    private var listener: Descriptor
     private let firstToken: UInt64
     private let connectionsMax: Int
     private let handler: (SmallRequest) -> SmallAnswer
@@ -71,10 +71,13 @@ package final class SmallServer {
 
     /// Binds the address and joins a loop.
     ///
-    /// - Parameter firstToken: tokens from here on are this server's.
+    /// - Parameters:
+    ///   - inherited: a socket that listens on the address already.
+    ///   - firstToken: tokens from here on are this server's.
     /// - Throws: `ServerProblem`.
     package init(
-        address text: String, poller: Poller, firstToken: UInt64, connectionsMax: Int,
+        address text: String, inherited: Descriptor? = nil, poller: Poller, firstToken: UInt64,
+        connectionsMax: Int,
         handler: @escaping (SmallRequest) -> SmallAnswer
     ) throws(ServerProblem) {
         guard let wanted = SocketAddress.parse(text) else {
@@ -86,7 +89,11 @@ package final class SmallServer {
         self.handler = handler
         nextToken = firstToken + 1
         do {
-            listener = try Socket.listen(on: wanted, reusePort: false)
+            if let inherited {
+                listener = inherited
+            } else {
+                listener = try Socket.listen(on: wanted, reusePort: false)
+            }
             try poller.add(listener, token: firstToken, .read)
         } catch {
             throw ServerProblem(Socket.bindSentence(error, address: text))
@@ -106,6 +113,17 @@ package final class SmallServer {
         if event.isReadable || event.isHangup || event.isPeerClosed { read(connection, event.token) }
     }
 
+    /// The socket, for a process that takes over; closed when this one has let go of it.
+    package var socket: Descriptor { listener }
+
+    /// Takes no more clients.
+    package func stopListening() {
+        guard listener.isOpen else { return }
+        poller.remove(listener)
+        Socket.close(listener)
+        listener = .none
+    }
+
     /// Closes clients that have gone quiet.
     package func tick(nowMicroseconds: Int64) {
         for (token, connection) in connections where connection.deadlineMicroseconds < nowMicroseconds {
@@ -114,7 +132,7 @@ package final class SmallServer {
     }
 
     private func accept(_ now: Int64) {
-        while case .accepted(let descriptor, _) = Socket.accept(on: listener) {
+        while listener.isOpen, case .accepted(let descriptor, _) = Socket.accept(on: listener) {
             guard connections.count < connectionsMax else {
                 Socket.close(descriptor)
                 continue

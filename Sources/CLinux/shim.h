@@ -9,8 +9,11 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/prctl.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <string.h>
 #include <stdint.h>
+#include <unistd.h>
 
 // Declared by <sys/socket.h> only under _GNU_SOURCE, which a module cannot set for its includers.
 extern int accept4(int, struct sockaddr *, socklen_t *, int);
@@ -37,6 +40,35 @@ static inline uint32_t gw_epoll_events(const struct epoll_event *event) { return
 
 // prctl is variadic, which Swift does not import. The name is cut at 15 bytes by the kernel.
 static inline void gw_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
+
+// fcntl is variadic, which Swift does not import.
+static inline int gw_descriptor_flags(int descriptor) { return fcntl(descriptor, F_GETFD); }
+static inline void gw_claim_descriptor(int descriptor) {
+    fcntl(descriptor, F_SETFD, FD_CLOEXEC);
+    fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
+}
+static inline int gw_duplicate(int descriptor) { return fcntl(descriptor, F_DUPFD_CLOEXEC, 3); }
+
+static inline int gw_is_listening(int descriptor) {
+    int value = 0;
+    socklen_t length = sizeof value;
+    return getsockopt(descriptor, SOL_SOCKET, SO_ACCEPTCONN, &value, &length) == 0 ? value : 0;
+}
+
+static inline int gw_is_regular_file(int descriptor) {
+    struct stat info;
+    return fstat(descriptor, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+// Declared by <unistd.h> only under _GNU_SOURCE.
+extern int pipe2(int ends[2], int flags);
+static inline int gw_pipe(int *reading, int *writing) {
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+    *reading = ends[0];
+    *writing = ends[1];
+    return 0;
+}
 
 // glibc has two functions of the name strerror_r; this is the one that POSIX describes.
 extern int __xpg_strerror_r(int, char *, size_t);

@@ -85,6 +85,7 @@ package enum ConfigurationLoader {
         let timeouts = LimitsSection.timeouts(root["timeouts"])
         let accessLog = MiscellaneousSection.accessLog(root["access_log"])
         let log = MiscellaneousSection.log(root["log"])
+        let traces = root["traces"].flatMap(TracesSection.read)
         let workers = MiscellaneousSection.workers(root["workers"], processors: processors)
         let trusted = MiscellaneousSection.trustedProxies(root["trusted_proxies"])
         let legacy = root["rate_limit_headers"]?.choice([("standard", false), ("legacy", true)]) ?? false
@@ -93,7 +94,7 @@ package enum ConfigurationLoader {
             listen: listen.configuration, admin: admin, store: store ?? StoreSection.standard, keys: keys,
             tiers: tiers, upstreams: upstreams, routes: routes, limits: sizes.sizes, timeouts: timeouts,
             accessLog: accessLog, workers: workers, trustedProxies: trusted, legacyRateLimitHeaders: legacy,
-            log: log, failedAuthenticationsPerMinute: sizes.failedAuthentications)
+            log: log, traces: traces, failedAuthenticationsPerMinute: sizes.failedAuthentications)
     }
 }
 

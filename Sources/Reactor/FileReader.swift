@@ -51,7 +51,8 @@ public enum FileReader {
     public static func openForAppending(
         path: String, permissions: UInt32 = 0o640
     ) throws(SystemError) -> Descriptor {
-        let raw = unsafe open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, permissions)
+        // Non-blocking: a pipe that nobody reads is an error here, not a wait for somebody.
+        let raw = unsafe open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, permissions)
         guard raw >= 0 else { throw .last("open") }
         return Descriptor(rawValue: raw)
     }

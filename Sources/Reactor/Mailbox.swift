@@ -41,6 +41,12 @@ public final class Mailbox<Message: Sendable>: Sendable {
         wakeup.signal()
     }
 
+    /// Posts unless so many wait already.
+    public func post(_ message: Message, atMost limit: Int) {
+        messages.withLock { if $0.count < limit { $0.append(message) } }
+        wakeup.signal()
+    }
+
     /// All messages so far; empties the box and quiets the wake-up.
     public func takeAll() -> [Message] {
         wakeup.drain()

@@ -8,6 +8,16 @@ public struct ProcessUsage: Sendable {
     public var openDescriptors = 0
     public var descriptorLimit = 0
 
+    /// Resident memory alone, which costs one read.
+    public static func residentBytes() -> Int64 {
+        guard let bytes = try? FileReader.read(path: "/proc/self/statm", maximumBytes: 4_096) else {
+            return 0
+        }
+        let pages = String(decoding: bytes, as: UTF8.self).split(separator: " ")
+        guard pages.count > 1, let resident = Int64(pages[1]) else { return 0 }
+        return resident * Int64(sysconf(Int32(_SC_PAGESIZE)))
+    }
+
     public static func read() -> ProcessUsage {
         var result = ProcessUsage()
         var usage = rusage()
@@ -16,12 +26,7 @@ public struct ProcessUsage: Sendable {
             let system = Int64(usage.ru_stime.tv_sec) * 1_000_000 + Int64(usage.ru_stime.tv_usec)
             result.cpuMicroseconds = user + system
         }
-        if let bytes = try? FileReader.read(path: "/proc/self/statm", maximumBytes: 4_096) {
-            let pages = String(decoding: bytes, as: UTF8.self).split(separator: " ")
-            if pages.count > 1, let resident = Int64(pages[1]) {
-                result.residentBytes = resident * Int64(sysconf(Int32(_SC_PAGESIZE)))
-            }
-        }
+        result.residentBytes = residentBytes()
         var limit = rlimit()
         if unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 {
             result.descriptorLimit = Int(clamping: UInt(limit.rlim_cur))

@@ -5,6 +5,10 @@ import Glibc
 public enum Signals {
     public enum Received: Sendable, Equatable {
         case terminate, reload, upgrade
+        /// Log files are to be opened again.
+        case reopen
+        /// A program that we have started, or inherited, has ended.
+        case childEnded
     }
 
     /// Blocks the signals that the process handles in the calling thread and all it starts later, ignores
@@ -15,7 +19,7 @@ public enum Signals {
         _ = signal(SIGPIPE, SIG_IGN)
         var set = sigset_t()
         unsafe sigemptyset(&set)
-        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR2] { unsafe sigaddset(&set, number) }
+        for number in [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGCHLD] { unsafe sigaddset(&set, number) }
         _ = unsafe pthread_sigmask(SIG_BLOCK, &set, nil)
         let raw = unsafe signalfd(-1, &set, O_CLOEXEC | O_NONBLOCK)
         guard raw >= 0 else { throw .last("signalfd") }
@@ -29,7 +33,9 @@ public enum Signals {
         guard unsafe read(descriptor.rawValue, &info, size) == size else { return nil }
         switch Int32(info.ssi_signo) {
         case SIGHUP: return .reload
+        case SIGUSR1: return .reopen
         case SIGUSR2: return .upgrade
+        case SIGCHLD: return .childEnded
         default: return .terminate
         }
     }

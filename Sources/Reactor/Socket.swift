@@ -40,6 +40,13 @@ public enum Socket {
         return descriptor
     }
 
+    /// Another descriptor of the same socket.
+    public static func duplicate(_ descriptor: Descriptor) throws(SystemError) -> Descriptor {
+        let raw = gw_duplicate(descriptor.rawValue)
+        guard raw >= 0 else { throw .last("dup") }
+        return Descriptor(rawValue: raw)
+    }
+
     /// Listens on a Unix socket; a stale socket file in its place is removed.
     public static func listen(onUnixPath path: String) throws(SystemError) -> Descriptor {
         let raw = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue) | socketFlags, 0)

@@ -86,7 +86,8 @@ struct ExampleTests {
             interval healthy unhealthy connect_timeout response_timeout retries idle_timeout \
             http2 idle_connections connections routes methods access upstream cost forward_authorization \
             host strip_prefix add_prefix body head fields target failed_authentications timeouts handshake \
-            body_rate idle drain_delay drain trusted_proxies rate_limit_headers access_log format log \
+            body_rate idle drain_delay drain trusted_proxies rate_limit_headers access_log format \
+            sample traces endpoint service log queue queue_timeout handshakes memory \
             level workers
             """
         for key in keys.split(separator: " ") {

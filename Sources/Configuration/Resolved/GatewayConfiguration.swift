@@ -32,6 +32,8 @@ package struct GatewayConfiguration: Sendable {
     package var legacyRateLimitHeaders: Bool
     /// `log:`.
     package var log: LogConfiguration
+    /// `traces:`; absent, none are exported.
+    package var traces: TraceConfiguration?
     /// Failed authentications an address may make in a minute before it is told 429 instead of 401.
     package var failedAuthenticationsPerMinute: Int64
 }
@@ -177,6 +179,9 @@ package struct UpstreamConfiguration: Sendable {
     package var idleConnectionsPerWorker: Int
     /// Calls of one worker that are under way at once to one endpoint.
     package var connectionsPerWorker: Int
+    /// Calls of one worker that may wait for a connection, and how long.
+    package var queuePerWorker = 128
+    package var queueTimeoutMilliseconds = 1_000
     /// HTTP/2: agreed on by ALPN over TLS, known beforehand in clear.
     package var usesHTTP2 = false
 }
@@ -298,6 +303,10 @@ package struct SizeLimits: Sendable {
     package var bodyBytes: Int64
     /// Caller connections of the whole process.
     package var connections: Int
+    /// Handshakes under way in the whole process; beyond it the oldest makes room.
+    package var handshakes = 4_096
+    /// Resident memory from which on no connection is accepted; absent without a watermark.
+    package var memoryBytes: Int?
 }
 
 /// `timeouts:`; milliseconds, and bytes a second for `bodyRate`.
@@ -322,12 +331,37 @@ package struct Timeouts: Sendable {
 package struct AccessLogConfiguration: Sendable {
     /// The place itself.
     package var target: LogTarget
+    /// How a line looks.
+    package var format = LogFormat.json
+    /// Millionths of the good calls (below 400) that have a line, 0 to 1,000,000.
+    package var sampleMillionths = 1_000_000
 }
+
+/// A JSON object, or the combined format that web servers have in common.
+package enum LogFormat: Sendable, Hashable { case json, combined }
 
 /// The places for lines.
 package enum LogTarget: Sendable, Hashable {
     case off, standardOutput, standardError
     case file(path: String)
+    /// The socket of a syslog daemon.
+    case syslog(path: String)
+}
+
+/// Where spans go: an OTLP/HTTP collector.
+package struct TraceConfiguration: Sendable, Equatable {
+    package var host: String
+    /// 1 to 65,535.
+    package var port: Int
+    package var usesTLS: Bool
+    /// With a leading slash.
+    package var path: String
+    /// Trust for TLS instead of the system's.
+    package var caPath: String?
+    /// Millionths of the calls without a parent that are kept, 0 to 1,000,000.
+    package var sampleMillionths: Int
+    /// `service.name`.
+    package var service: String
 }
 
 /// The program's own log, on standard error.

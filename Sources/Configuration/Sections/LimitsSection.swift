@@ -19,6 +19,8 @@ enum LimitsSection {
         }
         sizes.bodyBytes = section["body"]?.size(in: 0...Int.max).map(Int64.init) ?? sizes.bodyBytes
         sizes.connections = section["connections"]?.integer(in: 16...4_000_000) ?? sizes.connections
+        sizes.handshakes = section["handshakes"]?.integer(in: 16...1_000_000) ?? sizes.handshakes
+        sizes.memoryBytes = section["memory"]?.size(in: 16 << 20...1 << 50)
         if let item = section["failed_authentications"] { failed = readFailed(item) ?? failed }
         return (sizes, failed)
     }
@@ -57,23 +59,45 @@ enum MiscellaneousSection {
     /// More workers than this share too little traffic to be worth their memory.
     private static let workersMax = 256
 
+    /// Where syslog daemons listen on Linux.
+    private static let syslogPath = "/dev/log"
+
     static func accessLog(_ value: Value?) -> AccessLogConfiguration {
-        let standard = AccessLogConfiguration(target: .standardOutput)
-        guard let value, let section = value.section() else { return standard }
+        var log = AccessLogConfiguration(target: .standardOutput)
+        guard let value, let section = value.section() else { return log }
         defer { section.finish() }
-        _ = section["format"]?.choice([("json", true)])
-        guard let path = section["path"], let text = path.text() else { return standard }
+        log.format = section["format"]?.choice([("json", .json), ("combined", .combined)]) ?? log.format
+        if let item = section["sample"] { log.sampleMillionths = share(item) ?? log.sampleMillionths }
+        guard let path = section["path"], let text = path.text() else { return log }
         switch text {
-        case "stdout": return standard
-        case "stderr": return AccessLogConfiguration(target: .standardError)
-        case "off": return AccessLogConfiguration(target: .off)
+        case "stdout": log.target = .standardOutput
+        case "stderr": log.target = .standardError
+        case "off": log.target = .off
+        case "syslog": log.target = .syslog(path: syslogPath)
+        case _ where text.hasPrefix("syslog:/"): log.target = .syslog(path: String(text.dropFirst(7)))
+        case _ where text.hasPrefix("/"): log.target = .file(path: text)
         default:
-            guard text.hasPrefix("/") else {
-                path.problem("\"\(path.written)\" is not stdout, stderr, off or an absolute path")
-                return standard
-            }
-            return AccessLogConfiguration(target: .file(path: text))
+            path.problem(
+                "\"\(path.written)\" is not stdout, stderr, syslog, syslog:/path, off or an absolute path")
         }
+        return log
+    }
+
+    /// `10%` or `0.1%`, in millionths.
+    static func share(_ value: Value) -> Int? {
+        guard let text = value.text() else { return nil }
+        let parts = text.dropLast().split(separator: ".", omittingEmptySubsequences: false)
+        guard text.hasSuffix("%"), (1...2).contains(parts.count), let whole = Units.digits(parts[0]),
+            whole <= 100,
+            parts.count == 1 || (1...4).contains(parts[1].count),
+            let fraction = parts.count == 1
+                ? 0 : Units.digits(parts[1] + String(repeating: "0", count: 4 - min(4, parts[1].count))),
+            whole * 10_000 + fraction <= 1_000_000
+        else {
+            value.problem("\"\(value.written)\" is not a share between 0% and 100%, like 10% or 0.1%")
+            return nil
+        }
+        return whole * 10_000 + fraction
     }
 
     static func log(_ value: Value?) -> LogConfiguration {

@@ -53,6 +53,8 @@ enum UpstreamSection {
         upstream.usesHTTP2 = section["http2"]?.bool() ?? false
         upstream.caPath = section["ca"].flatMap(Paths.readable)
         upstream.idleConnectionsPerWorker = section["idle_connections"]?.integer(in: 0...65_536) ?? 64
+        upstream.queuePerWorker = section["queue"]?.integer(in: 0...8_192) ?? 128
+        upstream.queueTimeoutMilliseconds = section["queue_timeout"]?.duration(in: 1...60_000) ?? 1_000
         upstream.connectionsPerWorker = section["connections"]?.integer(in: 1...65_536) ?? 1_024
         return upstream
     }

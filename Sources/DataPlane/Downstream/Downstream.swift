@@ -50,6 +50,8 @@ struct Downstream: ~Copyable {
     var interest = Interest.read
     /// The port that only refuses.
     var isPlaintextPort: Bool
+    /// Whether it counts as a handshake under way.
+    var isShakingHands = false
     /// Whether a part of the worker's scratch block is this caller's.
     var hasUnsentOutput = false
     /// The caller sends no more.

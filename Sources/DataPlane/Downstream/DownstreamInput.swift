@@ -76,6 +76,7 @@ extension Worker {
             sendWire(slot)
         case .done:
             countHandshake(slot)
+            handshakeEnded(slot)
             slot.value.transport = .open
             setTimer(slot, after: Int64(timeouts.idle) * 1_000)
             sendWire(slot)

@@ -139,17 +139,17 @@ extension Worker {
         slot.value.resolvedKey = Downstream.unresolved
         slot.value.phaseStartMicroseconds = 0
         slot.value.phaseBytes = 0
-        if slot.value.closesAfterAnswer || slot.value.inputEnded || isClosingIdle
+        if slot.value.closesAfterAnswer || slot.value.inputEnded
             || slot.value.kind == .stream
         {
             slot.value.isFinishing = true
             claimOutput(slot)
             return
         }
-        setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+        // An answer from before the drain has promised that the connection stays: the next one ends it.
+        let isClosing = state.value.isDraining && !state.value.hasListeners
+        setTimer(slot, after: isClosing ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000)
     }
-
-    private var isClosingIdle: Bool { state.value.isDraining && !state.value.hasListeners }
 
     /// Decides what the request identifier is: a trusted peer's own, or a new one.
     func makeRequestID(_ slot: Slot<Downstream>, trusting: Bool) {

@@ -81,9 +81,15 @@ struct Exchange: ~Copyable {
     var targetRange = 0..<0
     var traceHigh: UInt64 = 0
     var traceLow: UInt64 = 0
+    /// Of this call's spans; the first is 0 when it is not sampled.
+    var serverSpan: UInt64 = 0
+    var clientSpan: UInt64 = 0
+    var parentSpan: UInt64 = 0
     var status: Int32 = 0
     var reason: Reason = .none
     var startMicroseconds: Int64
+    /// Since when it waits for a connection; 0 when it never has.
+    var queuedMicroseconds: Int64 = 0
     var upstreamStartMicroseconds: Int64 = 0
     var upstreamMicroseconds: Int64 = 0
     /// Over: waits for the end of the turn to be freed.

@@ -180,18 +180,22 @@ extension Worker {
             found = true
             exchange.value.traceHigh = parent.high
             exchange.value.traceLow = parent.low
+            exchange.value.parentSpan = parent.span
             flags = parent.flags
         }
         if !found {
             exchange.value.traceHigh = state.value.random.next()
             exchange.value.traceLow = state.value.random.next() | 1
-            flags = 0
+            exchange.value.parentSpan = 0
+            flags = isSampled() ? 1 : 0
         }
+        exchange.value.clientSpan = state.value.random.next() | 1
+        if flags & 1 == 1, plan.traceShare >= 0 { exchange.value.serverSpan = state.value.random.next() | 1 }
         writer.append("traceparent: 00-")
         writer.append(hexadecimal: exchange.value.traceHigh, minimumDigits: 16)
         writer.append(hexadecimal: exchange.value.traceLow, minimumDigits: 16)
         writer.append(byte: 0x2D)
-        writer.append(hexadecimal: state.value.random.next() | 1, minimumDigits: 16)
+        writer.append(hexadecimal: exchange.value.clientSpan, minimumDigits: 16)
         writer.append(byte: 0x2D)
         writer.append(hexadecimal: flags, minimumDigits: 2)
         writer.append("\r\n")
@@ -205,10 +209,19 @@ extension Worker {
     }
 }
 
+extension Worker {
+    /// Whether a trace that begins here is kept; one that began elsewhere is kept where its caller keeps it.
+    private func isSampled() -> Bool {
+        let share = plan.traceShare
+        return share > 0 && state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)
+    }
+}
+
 /// A `traceparent` value: `00-<32 hex>-<16 hex>-<2 hex>`, lower case, neither identifier zero.
 struct TraceParent {
     var high: UInt64 = 0
     var low: UInt64 = 0
+    var span: UInt64 = 0
     var flags: UInt64 = 0
 
     init?(_ bytes: Span<UInt8>) {
@@ -221,6 +234,7 @@ struct TraceParent {
         else { return nil }
         self.high = high
         self.low = low
+        span = parent
         self.flags = flags & 1
     }
 

@@ -12,23 +12,18 @@ final class AccessLogBuffer {
         var firstMicroseconds: Int64 = 0
     }
 
-    /// Blocks handed over and not yet written, over all workers.
-    static let waiting = Atomic<Int>(0)
-
-    let isEnabled: Bool
     private let queue: AccessLogQueue
     private let state = Mutable(State())
 
     init(_ queue: AccessLogQueue) {
         self.queue = queue
-        isEnabled = queue.isEnabled
     }
 
     /// A writer with room for a record of this size, or nil when the writer thread is too far behind.
     func begin(atLeast count: Int, nowMicroseconds: Int64) -> ByteWriter? {
         if state.value.block.isAllocated, state.value.block.freeCount < count { flush() }
         if !state.value.block.isAllocated {
-            guard Self.waiting.load(ordering: .relaxed) < HardLimits.logBlocks else { return nil }
+            guard queue.waiting.load(ordering: .relaxed) < HardLimits.logBlocks else { return nil }
             state.value.block = Block.allocate(capacity: HardLimits.logBlockBytes)
             state.value.firstMicroseconds = nowMicroseconds
         }
@@ -47,7 +42,7 @@ final class AccessLogBuffer {
 
     func flush() {
         guard state.value.block.isAllocated, !state.value.block.isEmpty else { return }
-        Self.waiting.add(1, ordering: .relaxed)
+        queue.waiting.add(1, ordering: .relaxed)
         queue.post(state.value.block)
         state.value.block = .none
     }
@@ -59,7 +54,9 @@ extension Worker {
         _ exchange: Slot<Exchange>, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?,
         durationMicroseconds: Int64
     ) {
-        guard accessLog.isEnabled else { return }
+        countReason(exchange.value.reason)
+        let isLogged = isLogged(status: Int(exchange.value.status))
+        guard isLogged || exchange.value.serverSpan != 0 else { return }
         var record = AccessRecord()
         record.traceHigh = exchange.value.traceHigh
         record.traceLow = exchange.value.traceLow
@@ -78,8 +75,19 @@ extension Worker {
         record.method = exchange.value.method
         record.minorVersion = exchange.value.minorVersion
         let head = exchange.value.head
+        if isLogged {
+            write(
+                record, to: accessLog, slot, key, requestID: head.span(exchange.value.requestID),
+                path: head.span(exchange.value.targetRange))
+        }
+        guard exchange.value.serverSpan != 0 else { return }
+        record.serverSpan = exchange.value.serverSpan
+        record.clientSpan = exchange.value.endpoint >= 0 ? exchange.value.clientSpan : 0
+        record.parentSpan = exchange.value.parentSpan
+        record.upstreamOffsetMicroseconds = max(
+            0, exchange.value.upstreamStartMicroseconds &- exchange.value.startMicroseconds)
         write(
-            record, slot, key, requestID: head.span(exchange.value.requestID),
+            record, to: traceLog, slot, key, requestID: head.span(exchange.value.requestID),
             path: head.span(exchange.value.targetRange))
     }
 
@@ -98,7 +106,8 @@ extension Worker {
         metrics.countRequest(
             route: Int(series), method: Int(method.rawValue), status: status,
             tier: key.map { Int($0.value.tier) } ?? -1, durationMicroseconds: duration)
-        guard accessLog.isEnabled else { return }
+        countReason(reason)
+        guard isLogged(status: status) else { return }
         var record = AccessRecord()
         record.durationMicroseconds = duration
         record.status = Int32(status)
@@ -110,13 +119,25 @@ extension Worker {
         let block = plain.value
         let path = hasHead ? requestHead.value.path : 0..<0
         write(
-            record, slot, key, requestID: requestID.readable,
+            record, to: accessLog, slot, key, requestID: requestID.readable,
             path: path.upperBound <= block.count ? block.span(path) : block.span(0..<0))
     }
 
+    /// Whether a call has a line: a share of the good ones, all of the others.
+    private func isLogged(status: Int) -> Bool {
+        let share = plan.logShare
+        if share == ServingPlan.wholeLogShare { return true }
+        if share < 0 { return false }
+        return status >= 400 || state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)
+    }
+
+    private func countReason(_ reason: Reason) {
+        if reason != .none { metrics.reasons.add(Int(reason.rawValue)) }
+    }
+
     private func write(
-        _ base: AccessRecord, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?, requestID: Span<UInt8>,
-        path: Span<UInt8>
+        _ base: AccessRecord, to log: AccessLogBuffer, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?,
+        requestID: Span<UInt8>, path: Span<UInt8>
     ) {
         var record = base
         record.wallMicroseconds = state.value.wallMicroseconds
@@ -124,9 +145,9 @@ extension Worker {
         if slot.value.session.isOpen { record.tls = slot.value.session.version == .v13 ? 13 : 12 }
         let identity = key?.value.identity ?? Block.none
         let size = AccessRecord.fixedBytes + 64 + requestID.count + min(path.count, 8_192) + identity.count
-        guard var writer = accessLog.begin(atLeast: size, nowMicroseconds: state.value.nowMicroseconds)
+        guard var writer = log.begin(atLeast: size, nowMicroseconds: state.value.nowMicroseconds)
         else {
-            metrics.add(.accessLogDropped)
+            metrics.add(log === accessLog ? .accessLogDropped : .spansDropped)
             return
         }
         record.write(into: &writer)
@@ -143,6 +164,6 @@ extension Worker {
         } else {
             for _ in 0..<3 { AccessRecord.put(identity.span(0..<0), into: &writer) }
         }
-        accessLog.commit(writer)
+        log.commit(writer)
     }
 }

@@ -1,29 +1,27 @@
+package import Configuration
 import HTTPWire
 import Reactor
 
-/// Turns records into JSON lines, on the log thread.
+/// Turns records into lines, on the log thread.
 package struct AccessLogFormatter: Sendable {
-    private let names: LogNames
+    private static let months = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ]
 
-    package init(_ names: LogNames) { self.names = names }
+    private let names: LogNames
+    private let format: LogFormat
+
+    package init(_ names: LogNames, _ format: LogFormat) {
+        self.names = names
+        self.format = format
+    }
 
     /// The lines of a block of records.
     package func lines(_ bytes: [UInt8]) -> [UInt8] {
         var result: [UInt8] = []
         result.reserveCapacity(bytes.count * 3)
-        var index = 0
-        while let record = AccessRecord(bytes, at: index) {
-            index += AccessRecord.fixedBytes
-            var texts: [String] = []
-            for _ in 0..<AccessRecord.texts {
-                guard index + 2 <= bytes.count else { return result }
-                let count = Int(bytes[index]) << 8 | Int(bytes[index + 1])
-                index += 2
-                guard index + count <= bytes.count else { return result }
-                texts.append(String(decoding: bytes[index..<index + count], as: UTF8.self))
-                index += count
-            }
-            result += Array(line(record, texts).utf8)
+        AccessRecord.forEach(in: bytes) { record, texts in
+            result += Array((format == .json ? line(record, texts) : combined(record, texts)).utf8)
         }
         return result
     }
@@ -56,6 +54,19 @@ package struct AccessLogFormatter: Sendable {
         text("protocol", Self.protocolName(record.minorVersion))
         if record.limit >= 0 { line += ",\"limit\":\(record.limit),\"remaining\":\(record.remaining)" }
         return line + "}\n"
+    }
+
+    /// The combined format of web servers, with the key's id as the user; referrer and agent are not kept.
+    private func combined(_ record: AccessRecord, _ texts: [String]) -> String {
+        let time = CalendarTime(unixSeconds: record.wallMicroseconds / 1_000_000)
+        func two(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        let day = "\(two(time.day))/\(Self.months[time.month - 1])/\(time.year)"
+        let clock = "\(two(time.hour)):\(two(time.minute)):\(two(time.second))"
+        let path = texts[2].isEmpty ? "-" : JSONText.escape(texts[2])
+        let request = "\(record.method.name) \(path) \(Self.protocolName(record.minorVersion))"
+        let user = texts[3].isEmpty ? "-" : texts[3]
+        return "\(texts[1]) - \(user) [\(day):\(clock) +0000] \"\(request)\" \(record.status) "
+            + "\(record.bytesOut) \"-\" \"-\"\n"
     }
 
     private static func protocolName(_ minorVersion: UInt8) -> String {

@@ -29,7 +29,14 @@ struct AccessRecord {
     var minorVersion: UInt8 = 1
 
     static let http2: UInt8 = 20
-    static let fixedBytes = 96
+    /// Of the spans of a sampled call; 0 where there is none.
+    var serverSpan: UInt64 = 0
+    var clientSpan: UInt64 = 0
+    var parentSpan: UInt64 = 0
+    /// From the call's arrival to the choice of an endpoint.
+    var upstreamOffsetMicroseconds: Int64 = 0
+
+    static let fixedBytes = 120
     /// Texts: request id, client, path, key id, account, tier.
     static let texts = 6
 
@@ -48,7 +55,10 @@ struct AccessRecord {
             UInt64(reason.rawValue) << 24 | UInt64(method.rawValue) << 16 | UInt64(tls) << 8
             | UInt64(minorVersion)
         Self.put(UInt64(UInt32(bitPattern: upstream)) << 32 | kinds, into: &writer)
-        Self.put(0, into: &writer)
+        Self.put(serverSpan, into: &writer)
+        Self.put(clientSpan, into: &writer)
+        Self.put(parentSpan, into: &writer)
+        Self.put(UInt64(bitPattern: upstreamOffsetMicroseconds), into: &writer)
     }
 
     /// Reads what `write` wrote.
@@ -75,9 +85,31 @@ struct AccessRecord {
         method = Method(rawValue: UInt8(truncatingIfNeeded: word(10) >> 16)) ?? .other
         tls = UInt8(truncatingIfNeeded: word(10) >> 8)
         minorVersion = UInt8(truncatingIfNeeded: word(10))
+        serverSpan = word(11)
+        clientSpan = word(12)
+        parentSpan = word(13)
+        upstreamOffsetMicroseconds = Int64(bitPattern: word(14))
     }
 
     init() {}
+
+    /// Every whole record of a block, with its texts.
+    static func forEach(in bytes: [UInt8], _ body: (AccessRecord, [String]) -> Void) {
+        var index = 0
+        while let record = AccessRecord(bytes, at: index) {
+            index += fixedBytes
+            var texts: [String] = []
+            for _ in 0..<Self.texts {
+                guard index + 2 <= bytes.count else { return }
+                let count = Int(bytes[index]) << 8 | Int(bytes[index + 1])
+                index += 2
+                guard index + count <= bytes.count else { return }
+                texts.append(String(decoding: bytes[index..<index + count], as: UTF8.self))
+                index += count
+            }
+            body(record, texts)
+        }
+    }
 
     @inline(__always)
     private static func put(_ value: UInt64, into writer: inout ByteWriter) {
@@ -104,14 +136,11 @@ package final class AccessLogQueue: Sendable {
         var block: Block
     }
 
-    /// Whether lines are wanted at all.
-    package let isEnabled: Bool
     private let filled: Mailbox<Filled>
+    /// Blocks handed over and not yet taken, of all workers.
+    let waiting = Atomic<Int>(0)
 
-    package init(isEnabled: Bool) throws(SystemError) {
-        self.isEnabled = isEnabled
-        filled = try Mailbox()
-    }
+    package init() throws(SystemError) { filled = try Mailbox() }
 
     package var wakeup: Wakeup { filled.wakeup }
 
@@ -126,7 +155,7 @@ package final class AccessLogQueue: Sendable {
             let bytes = block.readable
             for index in 0..<bytes.count { copy.append(bytes[index]) }
             block.deallocate()
-            AccessLogBuffer.waiting.subtract(1, ordering: .relaxed)
+            waiting.subtract(1, ordering: .relaxed)
             return copy
         }
     }

@@ -50,7 +50,8 @@ package final class WorkerMetrics: Sendable {
         case upstreamConnects, upstreamConnectFailures, upstreamRetries, upstreamQueueOverflows
         case bytesFromDownstream, bytesToDownstream
         case accessLogDropped, recordProblems, storeDegraded, upstreamConnectionsOpen
-        case storeUp, generation
+        case storeUp, generation, turns
+        case spansDropped, handshakesEvicted, idleClosedForMemory, upstreamQueued
         case streamsOpened, streamsRefused, streamsMalformed, floodsEnded
     }
 
@@ -61,6 +62,7 @@ package final class WorkerMetrics: Sendable {
     let scalars = CounterBank(count: Scalar.allCases.count)
     let authentication = CounterBank(count: Authentication.allCases.count)
     let cache = CounterBank(count: CacheResult.allCases.count)
+    let reasons = CounterBank(count: Reason.allCases.count)
     let limits: CounterBank
     let nearLimit: CounterBank
     let series: CounterBank
@@ -127,6 +129,11 @@ package final class WorkerMetrics: Sendable {
     package func value(_ scalar: Scalar) -> UInt64 { scalars.read(scalar.rawValue) }
     package func value(_ result: Authentication) -> UInt64 { authentication.read(result.rawValue) }
     package func value(_ result: CacheResult) -> UInt64 { cache.read(result.rawValue) }
+
+    /// The reasons for which calls were refused or failed, with how many: those of the access log.
+    package var reasonCounts: [(reason: String, count: UInt64)] {
+        Reason.allCases.filter { $0 != .none }.map { ("\($0.text)", reasons.read(Int($0.rawValue))) }
+    }
 
     /// - Parameter tier: index of the tier, -1 for requests without one.
     package func value(_ decision: LimitDecision, tier: Int) -> UInt64 {

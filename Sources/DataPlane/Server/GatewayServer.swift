@@ -32,17 +32,27 @@ package final class GatewayServer: @unchecked Sendable {
     private var threads: [ThreadHandle] = []
     let stop: Wakeup
     private let runningWorkers = Atomic<Int>(0)
+    /// What `takeSignsOfLife` saw last; its caller's alone.
+    private lazy var lastTurns = workers.map { _ in UInt64.max }
     /// By endpoint number.
     let endpointHealth: Mutex<[Bool]>
     let resolver: Resolver
+    /// Sockets that another process has opened, until somebody asks for their address.
+    package var inherited: InheritedSockets
+    /// The sockets that the workers listen on.
+    var sockets = Listeners()
     /// The port that was bound, also when the configuration asked for port 0.
-    package private(set) var httpsAddress = SocketAddress.unspecified
-    package private(set) var plaintextAddress: SocketAddress?
+    package internal(set) var httpsAddress = SocketAddress.unspecified
+    package internal(set) var plaintextAddress: SocketAddress?
 
     /// Reads certificates and binds the sockets.
     ///
+    /// - Parameter inherited: sockets that are served instead where the configuration names their addresses.
     /// - Throws: `ServerProblem`.
-    package init(_ configuration: GatewayConfiguration) throws(ServerProblem) {
+    package init(
+        _ configuration: GatewayConfiguration, inherited: InheritedSockets = InheritedSockets()
+    ) throws(ServerProblem) {
+        self.inherited = inherited
         numbers = PlanNumbers(for: configuration)
         guard let assigned = numbers.assign(configuration) else {
             preconditionFailure("there is room for the names that the room was measured by")
@@ -109,13 +119,13 @@ package final class GatewayServer: @unchecked Sendable {
     private func makeWorkers() throws(ServerProblem) {
         let plan = plan
         let count = plan.configuration.workers
-        let https = try bindAll(plan.configuration.listen.httpsAddress, count: count)
+        let https = try bindAll(plan.configuration.listen.httpsAddress, count: count, named: .https)
         let plaintext = try plan.configuration.listen.plaintext.map { listen throws(ServerProblem) in
-            try bindAll(listen.address, count: count)
+            try bindAll(listen.address, count: count, named: .plaintext)
         }
-        noteAddresses(https, plaintext)
+        noteSockets(https: https, plaintext: plaintext)
         for number in 0..<count {
-            let listeners = Listeners(https: [https[number]], plaintext: plaintext.map { [$0[number]] } ?? [])
+            let listeners = Listeners(https: https[number], plaintext: plaintext?[number] ?? [])
             do {
                 workers.append(
                     try Worker(
@@ -125,43 +135,6 @@ package final class GatewayServer: @unchecked Sendable {
             } catch {
                 throw ServerProblem("\(error)")
             }
-        }
-    }
-
-    /// Binds one socket for every worker.
-    func bindAll(_ text: String, count: Int) throws(ServerProblem) -> [Descriptor] {
-        var wanted = try address(text)
-        var sockets: [Descriptor] = []
-        do {
-            for _ in 0..<count { sockets.append(try bind(&wanted)) }
-        } catch {
-            for socket in sockets { Socket.close(socket) }
-            throw error
-        }
-        return sockets
-    }
-
-    /// Notes where callers connect from now on; nil is where they did before, empty is nowhere.
-    func noteAddresses(_ https: [Descriptor]?, _ plaintext: [Descriptor]?) {
-        if let socket = https?.first { httpsAddress = Socket.localAddress(socket) ?? httpsAddress }
-        if let plaintext { plaintextAddress = plaintext.first.flatMap(Socket.localAddress) }
-    }
-
-    private func address(_ text: String) throws(ServerProblem) -> SocketAddress {
-        guard let address = SocketAddress.parse(text) else {
-            throw ServerProblem("\"\(text)\" is not an address like 0.0.0.0:8443 or [::]:8443")
-        }
-        return address
-    }
-
-    /// Port 0 is chosen once; the other workers share it.
-    private func bind(_ address: inout SocketAddress) throws(ServerProblem) -> Descriptor {
-        do {
-            let socket = try Socket.listen(on: address, reusePort: true)
-            if let bound = Socket.localAddress(socket) { address.port = bound.port }
-            return socket
-        } catch {
-            throw ServerProblem(Socket.bindSentence(error, address: "\(address)"))
         }
     }
 
@@ -217,6 +190,21 @@ package final class GatewayServer: @unchecked Sendable {
     /// No new connections; workers end when their last call has.
     package func closeListeners() {
         for worker in workers { worker.mailbox.post(.closeListeners) }
+    }
+
+    /// Another process serves the sockets: they are let go, and callers who wait at them are its own.
+    package func releaseListeners() {
+        for worker in workers { worker.mailbox.post(.releaseListeners) }
+    }
+
+    /// Tells every worker how the process's memory stands.
+    package func setPressure(_ pressure: MemoryPressure) { tellAll(.pressure(pressure)) }
+
+    /// Whether every worker has made a turn since the last call.
+    package func takeSignsOfLife() -> Bool {
+        let turns = workers.map { $0.metrics.value(.turns) }
+        defer { lastTurns = turns }
+        return !isRunning || zip(turns, lastTurns).allSatisfy { $0 != $1 }
     }
 
     /// Ends what is left.

@@ -49,12 +49,14 @@ extension GatewayServer {
                     adoption.server = try parts.server(configuration.listen, shared.tickets)
                 }
                 adoption.clients = try parts.clients(fresh, former: upstreamTrust)
-                adoption.https = sockets.https.map { [$0[index]] }
-                adoption.plaintext = sockets.plaintext.map { $0.isEmpty ? [] : [$0[index]] }
+                adoption.https = sockets.https?[index]
+                adoption.plaintext = sockets.plaintext.map { $0.isEmpty ? [] : $0[index] }
                 adoptions.append(adoption)
             }
         } catch {
-            for socket in (sockets.https ?? []) + (sockets.plaintext ?? []) { Socket.close(socket) }
+            for socket in ((sockets.https ?? []) + (sockets.plaintext ?? [])).joined() {
+                Socket.close(socket)
+            }
             throw ServerProblem(error.message)
         }
         self.numbers = numbers
@@ -62,7 +64,7 @@ extension GatewayServer {
         serverTrust = trust.server
         upstreamTrust = trust.upstreams
         shared.names = LogNames(numbers)
-        noteAddresses(sockets.https, sockets.plaintext)
+        noteSockets(https: sockets.https, plaintext: sockets.plaintext)
         resolver.adopt(Resolver.Pending(plan: fresh, adoptions: adoptions))
         return kept.map { "\($0) stays as it was until the process is replaced (SIGUSR2)" }
     }
@@ -72,17 +74,17 @@ extension GatewayServer {
     /// Sockets of every worker for the addresses that have changed; empty for a port that is gone.
     private func bindChanged(
         _ listen: ListenConfiguration, since present: ListenConfiguration
-    ) throws(ServerProblem) -> (https: [Descriptor]?, plaintext: [Descriptor]?) {
-        var https: [Descriptor]?
+    ) throws(ServerProblem) -> (https: [[Descriptor]]?, plaintext: [[Descriptor]]?) {
+        var https: [[Descriptor]]?
         if listen.httpsAddress != present.httpsAddress {
-            https = try bindAll(listen.httpsAddress, count: workers.count)
+            https = try bindAll(listen.httpsAddress, count: workers.count, named: .https)
         }
         guard listen.plaintext?.address != present.plaintext?.address else { return (https, nil) }
         guard let text = listen.plaintext?.address else { return (https, []) }
         do {
-            return (https, try bindAll(text, count: workers.count))
+            return (https, try bindAll(text, count: workers.count, named: .plaintext))
         } catch {
-            for socket in https ?? [] { Socket.close(socket) }
+            for socket in (https ?? []).joined() { Socket.close(socket) }
             throw error
         }
     }
@@ -105,6 +107,7 @@ extension GatewayConfiguration {
         }
         keep("workers", \.workers)
         keep("limits.connections", \.limits.connections)
+        keep("limits.handshakes", \.limits.handshakes)
         keep("limits.head", \.limits.headBytes)
         keep("limits.fields", \.limits.fields)
         keep("limits.failed_authentications", \.failedAuthenticationsPerMinute)

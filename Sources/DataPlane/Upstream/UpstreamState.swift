@@ -116,6 +116,10 @@ struct UpstreamState {
     var idleMax = 0
     var connectionsMax = 0
     var usesHTTP2 = false
+    /// Calls that wait for a connection, how many may, and how long.
+    var waiting = WaiterList()
+    var queueMax = 0
+    var queueTimeoutMicroseconds: Int64 = 0
 
     var endpointCount: Int { members?.count ?? 0 }
 
@@ -140,6 +144,8 @@ struct UpstreamState {
         idleTimeoutMicroseconds = Int64(configuration.idleTimeoutMilliseconds) * 1_000
         idleMax = configuration.idleConnectionsPerWorker
         connectionsMax = configuration.connectionsPerWorker
+        queueMax = configuration.queuePerWorker
+        queueTimeoutMicroseconds = Int64(configuration.queueTimeoutMilliseconds) * 1_000
         usesHTTP2 = configuration.usesHTTP2
     }
 

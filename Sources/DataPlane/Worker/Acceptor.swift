@@ -52,6 +52,7 @@ extension Worker {
         }
         state.value.openConnections += 1
         setTimer(slot, after: Int64(timeouts.handshake) * 1_000)
+        noteHandshake(slot)
     }
 
     private func pauseAccepting() {
@@ -66,10 +67,10 @@ extension Worker {
             state.value.nowMicroseconds >= state.value.acceptsAgainMicroseconds
         else { return }
         state.value.acceptsAgainMicroseconds = 0
-        watchListeners(.read)
+        if state.value.pressure == .none { watchListeners(.read) }
     }
 
-    private func watchListeners(_ interest: Interest) {
+    func watchListeners(_ interest: Interest) {
         guard state.value.hasListeners else { return }
         for (index, socket) in snapshot.value.listeners.https.enumerated() {
             let reference = SlotReference(index: index, generation: 0)
@@ -99,14 +100,25 @@ extension Worker {
                 drainHTTP2(slot)
                 continue
             }
-            // Idle callers are told when they next ask, or when the listeners close.
+            // Idle callers are told when they next ask. Once the listeners have closed they have a moment to.
             if slot.value.kind == .http1, slot.value.transport == .open, slot.value.request == .head,
-                slot.value.input.isEmpty,
-                !state.value.hasListeners
+                slot.value.input.isEmpty, !slot.value.isFinishing, !state.value.hasListeners
             {
-                closeGracefully(slot)
+                setTimer(slot, after: HardLimits.drainIdleMicroseconds)
             }
         }
+    }
+
+    /// Lets the sockets go to a process that holds them too.
+    func releaseListeners() {
+        guard state.value.hasListeners else { return }
+        state.value.hasListeners = false
+        for socket in snapshot.value.listeners.https + snapshot.value.listeners.plaintext {
+            poller.remove(socket)
+            Socket.close(socket)
+        }
+        snapshot.value.listeners = Listeners()
+        beginDrain()
     }
 
     func closeListeners() {

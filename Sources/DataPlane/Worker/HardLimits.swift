@@ -55,6 +55,9 @@ enum HardLimits {
     static let laneDebits = 8_192
     /// How long a closed connection is drained so that the caller can read the answer, in microseconds.
     static let lingerMicroseconds: Int64 = 2_000_000
+    /// How long a draining worker keeps an idle connection: its caller may be about to ask, and a call that
+    /// meets a closing connection is lost. Answered, it is told not to come again.
+    static let drainIdleMicroseconds: Int64 = 2_000_000
     /// Bytes of access log that one worker hands over at once.
     static let logBlockBytes = 65_536
     /// Full access-log blocks that may wait for the writer, over all workers; beyond it lines are dropped and
@@ -70,6 +73,8 @@ enum HardLimits {
     static let acceptPauseMicroseconds: Int64 = 100_000
     /// Seconds between two notes that a key is in use: last use is told to the minute.
     static let seenSeconds: Int64 = 60
+    /// Connections that one worker follows in the order in which their handshakes began.
+    static let handshakeRow = 65_536
     /// New connections accepted per turn, so that a flood of them cannot starve the open ones.
     static let acceptsPerTurn = 64
 }

@@ -78,6 +78,11 @@ package final class ServingPlan: @unchecked Sendable {
     /// Counts the configurations of this process, from 1.
     package let generation: UInt32
     let numbers: PlanNumbers.Assigned
+    /// Millionths of the good calls that have a line in the access log; -1 without one.
+    let logShare: Int
+    static let wholeLogShare = 1_000_000
+    /// Millionths of the calls without a parent that are traced; -1 without traces.
+    let traceShare: Int
     let timeouts: Timeouts
     let headLimits: HeadLimits
     let router: Router
@@ -94,6 +99,8 @@ package final class ServingPlan: @unchecked Sendable {
         self.configuration = configuration
         self.numbers = numbers
         self.generation = generation
+        logShare = configuration.accessLog.target == .off ? -1 : configuration.accessLog.sampleMillionths
+        traceShare = configuration.traces?.sampleMillionths ?? -1
         timeouts = configuration.timeouts
         headLimits = HeadLimits(
             headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,

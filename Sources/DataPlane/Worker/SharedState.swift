@@ -39,6 +39,8 @@ package struct LogNames: Sendable {
 package final class SharedState: Sendable {
     /// Kinds of reports that are remembered in order to repeat none of them too often.
     private static let reportKindsMax = 512
+    /// Reports that wait for a log that nobody reads; later ones are dropped.
+    private static let reportsMax = 1_024
     /// Notes of use that wait for the store; what is beyond is noted a minute later.
     private static let seenMax = 65_536
     /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
@@ -54,10 +56,15 @@ package final class SharedState: Sendable {
     let accountKey: SipKey
     let pepper: [UInt8]?
     package let accessLog: AccessLogQueue
+    /// Records of sampled calls.
+    package let spans: AccessLogQueue
     package let reports: Mailbox<Report>
     package let exposures: Mailbox<ExposedKey>
     private let waitingExposures = Atomic<Int>(0)
     private let exposed = Atomic<UInt64>(0)
+    private let lostLines = Atomic<UInt64>(0)
+    private let lostSpans = Atomic<UInt64>(0)
+    private let sentSpans = Atomic<UInt64>(0)
     private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
     private let storeSkew = Atomic<Int64>(0)
@@ -81,7 +88,8 @@ package final class SharedState: Sendable {
         sipKey = SipKey(RandomSource.word(), RandomSource.word())
         accountKey = SipKey(RandomSource.word(), RandomSource.word())
         pepper = configuration.keys.pepper.map { Array($0.reveal().utf8) }
-        accessLog = try AccessLogQueue(isEnabled: configuration.accessLog.target != .off)
+        accessLog = try AccessLogQueue()
+        spans = try AccessLogQueue()
         reports = try Mailbox()
         exposures = try Mailbox()
         topologyRequests = try Wakeup()
@@ -98,7 +106,7 @@ package final class SharedState: Sendable {
             last[text] = now
             return true
         }
-        if isDue { reports.post(Report(level: level, text: text)) }
+        if isDue { reports.post(Report(level: level, text: text), atMost: Self.reportsMax) }
     }
 
     func noteSeen(_ id: String, atSeconds second: Int64) {
@@ -162,6 +170,20 @@ package final class SharedState: Sendable {
 
     /// Has the masters asked for at once: a connection was lost, or a command was sent elsewhere.
     func requestTopology() { topologyRequests.signal() }
+
+    /// Access lines that reached the writer and could not be written.
+    package var lostLineCount: UInt64 { lostLines.load(ordering: .relaxed) }
+
+    package func countLostLines(_ count: Int) { lostLines.add(UInt64(count), ordering: .relaxed) }
+
+    /// Spans that the exporter has given up, and those that the collector has taken.
+    package var lostSpanCount: UInt64 { lostSpans.load(ordering: .relaxed) }
+    package var sentSpanCount: UInt64 { sentSpans.load(ordering: .relaxed) }
+
+    package func countSpans(lost: Int = 0, sent: Int = 0) {
+        lostSpans.add(UInt64(lost), ordering: .relaxed)
+        sentSpans.add(UInt64(sent), ordering: .relaxed)
+    }
 
     /// Existing keys that have arrived in clear.
     package var exposedCount: UInt64 { exposed.load(ordering: .relaxed) }

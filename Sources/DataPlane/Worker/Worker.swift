@@ -49,6 +49,12 @@ struct WorkerState {
     var isDraining = false
     var isStopping = false
     var hasListeners = true
+    /// Connections whose handshake has not ended, oldest first; those that have ended since are passed over.
+    var handshakes = Ring(repeating: SlotReference.none, capacity: HardLimits.handshakeRow)
+    var openHandshakes = 0
+    var pressure = MemoryPressure.none
+    /// Calls that wait for a connection to their upstream.
+    var queuedCalls = 0
     /// When accepting goes on after file descriptors ran out; 0 while it does.
     var acceptsAgainMicroseconds: Int64 = 0
 
@@ -71,6 +77,8 @@ struct WorkerState {
 enum WorkerMessage: Sendable {
     case drain
     case closeListeners
+    case pressure(MemoryPressure)
+    case releaseListeners
     /// End at once.
     case stop
     case health(endpoint: Int, isHealthy: Bool)
@@ -116,8 +124,9 @@ package final class Worker {
     let framedHead = Mutable(ResponseHead())
     /// The head of a request on its way into frames.
     let framedRequest = Mutable(RequestHead())
-    /// Callers' connections at once.
+    /// Callers' connections at once, and how many of them may be shaking hands.
     let connectionsMax: Int
+    let handshakesMax: Int
     /// Ciphertext as it came from a socket.
     let received = Mutable(Block.allocate(capacity: HardLimits.readBytes))
     /// Plaintext of the caller whose step this is.
@@ -134,6 +143,8 @@ package final class Worker {
     let target: Mutable<Block>
     let state: Mutable<WorkerState>
     let accessLog: AccessLogBuffer
+    /// Records of sampled calls, on their way to the exporter.
+    let traceLog: AccessLogBuffer
     let ways: StoreWays
     let store = Mutable(StoreState())
     let accounts = SlotTable<Account>(capacity: HardLimits.accounts)
@@ -168,6 +179,7 @@ package final class Worker {
         poller = try Poller()
         let connections = max(64, configuration.limits.connections / configuration.workers)
         connectionsMax = connections
+        handshakesMax = max(16, configuration.limits.handshakes / configuration.workers)
         // As many streams as connections, so that no few connections can take the room of all.
         downstreams = SlotTable(capacity: connections * 2)
         exchanges = SlotTable(capacity: connections * 2)
@@ -194,6 +206,7 @@ package final class Worker {
         target = Mutable(Block.allocate(capacity: HardLimits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
+        traceLog = AccessLogBuffer(shared.spans)
         storePrefix = .constant(configuration.store.prefix)
         holderName = .constant("\(shared.nodeName)/\(number)")
         recallChannel = .constant(TakeScript.recallChannel(prefix: configuration.store.prefix))
@@ -220,9 +233,11 @@ package final class Worker {
             finishStep()
             runTimers()
             finishTurn()
+            metrics.add(.turns)
             if state.value.isDraining, !state.value.hasListeners, downstreams.count == 0 { break }
         }
         accessLog.flush()
+        traceLog.flush()
         stopStore()
     }
 
@@ -289,10 +304,12 @@ package final class Worker {
         }
         state.value.resumeQueue.removeAll(keepingCapacity: true)
         takeAnswers()
+        serveQueues()
         finishStep()
         flushStore()
         freeTheDead()
         accessLog.endTurn(nowMicroseconds: state.value.nowMicroseconds)
+        traceLog.endTurn(nowMicroseconds: state.value.nowMicroseconds)
         metrics.set(.connectionsActive, to: UInt64(exchanges.count))
         metrics.set(.connectionsIdle, to: UInt64(max(0, state.value.openConnections - exchanges.count)))
         metrics.set(.upstreamConnectionsOpen, to: UInt64(upstreamConnections.count))
@@ -305,6 +322,7 @@ package final class Worker {
         state.value.deadExchanges.removeAll(keepingCapacity: true)
         for index in 0..<state.value.deadDownstreams.count {
             guard let slot = downstreams.lookup(state.value.deadDownstreams[index]) else { continue }
+            handshakeEnded(slot)
             if slot.value.kind == .stream {
                 state.value.openStreams -= 1
             } else {
@@ -345,6 +363,8 @@ package final class Worker {
         switch message {
         case .drain: beginDrain()
         case .closeListeners: closeListeners()
+        case .pressure(let pressure): setPressure(pressure)
+        case .releaseListeners: releaseListeners()
         case .stop: state.value.isStopping = true
         case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
         case .resolved(let endpoint, let address): endpoints[endpoint].address = address

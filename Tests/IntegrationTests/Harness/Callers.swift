@@ -13,12 +13,13 @@ final class Callers: Sendable {
     private let isOver = Mutex(false)
     private let threads = Mutex<[TestThread]>([])
 
-    init(_ count: Int, of gateway: Gateway, key: TestKey) {
+    /// - Parameter reconnects: whether every call has a connection of its own.
+    init(_ count: Int, of gateway: Gateway, key: TestKey, reconnects: Bool = false) {
         let started = (0..<count).map { _ in
             TestThread { [self] in
                 while !isOver.withLock({ $0 }) {
                     let client = try gateway.connect()
-                    while !isOver.withLock({ $0 }), ask(client, key) {}
+                    while !isOver.withLock({ $0 }), ask(client, key), !reconnects {}
                 }
             }
         }
@@ -28,12 +29,12 @@ final class Callers: Sendable {
     /// - Returns: whether the connection goes on.
     private func ask(_ client: TLSClient, _ key: TestKey) -> Bool {
         let start = ContinuousClock.now
-        let status = try? {
+        let response = try? {
             try client.send(Gateway.request(key: key))
-            return try client.response().status
+            return try client.response()
         }()
-        calls.append(contentsOf: [Call(status: status ?? 0, duration: start.duration(to: .now))])
-        return status != nil
+        calls.append(contentsOf: [Call(status: response?.status ?? 0, duration: start.duration(to: .now))])
+        return response.map { $0["Connection"] != "close" } ?? false
     }
 
     /// Waits until that many more calls are over.

@@ -71,9 +71,11 @@ final class Gateway: Sendable {
     private let upstreams: [Upstream]
 
     /// Starts the program and waits until it says that it is ready.
-    init(_ setup: Setup, waits: Bool = true) throws {
+    ///
+    /// - Parameter https: a port that somebody else listens on already, for the program.
+    init(_ setup: Setup, waits: Bool = true, https: UInt16? = nil) throws {
         upstreams = setup.upstreams
-        httpsPort = try Ports.free()
+        httpsPort = if let https { https } else { try Ports.free() }
         plaintextPort = try Ports.free()
         adminPort = try Ports.free()
         folder = try TemporaryFolder()
@@ -109,6 +111,7 @@ final class Gateway: Sendable {
     /// What the program wrote to standard error so far.
     var log: String { (try? folder.read("err")) ?? "" }
     /// Access log lines so far.
+    var accessLogPath: String { folder.path("access.log") }
     var accessLog: [Substring] { ((try? folder.read("access.log")) ?? "").split(separator: "\n") }
 
     func waitUntilReady() throws {

@@ -1,0 +1,120 @@
+import Foundation
+import Testing
+
+/// Where lines go, and what happens when they cannot.
+@Suite("Logs", .serialized)
+struct LogTests {
+    @Test("a renamed file is opened again upon SIGUSR1, and the combined format is the common one")
+    func reopen() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        try gateway.rewriteConfiguration { $0.replacing("format: json", with: "format: combined") }
+        try gateway.reload(to: 2)
+        _ = try gateway.call("/api/one", key: .pro)
+        try Deadline(seconds: 5).wait("the line") { gateway.accessLog.count == 1 }
+        let line = gateway.accessLog[0]
+        let pattern =
+            #/127\.0\.0\.1 - key_pro \[[^\]]{20} \+0000\] "GET /api/one HTTP/1\.1" 200 2 "-" "-"/#
+        #expect(try pattern.wholeMatch(in: line) != nil, "\(line)")
+        try FileManager.default.moveItem(atPath: gateway.accessLogPath, toPath: gateway.accessLogPath + ".1")
+        gateway.child.signal(SIGUSR1)
+        try Deadline(seconds: 5).wait("the new file") {
+            FileManager.default.fileExists(atPath: gateway.accessLogPath)
+        }
+        _ = try gateway.call("/api/two")
+        try Deadline(seconds: 5).wait("the line") { gateway.accessLog.count == 1 }
+        #expect(gateway.accessLog[0].contains("/api/two"))
+    }
+
+    @Test("a sample of the good calls has lines, and every other call")
+    func sample() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        try gateway.rewriteConfiguration { $0.replacing("format: json", with: "format: json, sample: 0%") }
+        try gateway.reload(to: 2)
+        for _ in 0..<5 { #expect(try gateway.call().status == 200) }
+        #expect(try gateway.call(key: nil).status == 401)
+        try Deadline(seconds: 5).wait("the refusal's line") { !gateway.accessLog.isEmpty }
+        #expect(gateway.accessLog.count == 1)
+        #expect(gateway.accessLog[0].contains("\"reason\":\"key_missing\""))
+        #expect(try gateway.metric("gateway_refusals_total{reason=\"key_missing\"}") == 1)
+    }
+
+    @Test("syslog has a datagram a line")
+    func syslog() throws {
+        let folder = try TemporaryFolder()
+        let server = try ChildProcess(
+            "python3",
+            [
+                "-c",
+                """
+                import socket, sys
+                s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                s.bind(sys.argv[1])
+                sys.stdout.write("bound\\n"); sys.stdout.flush()
+                while True: sys.stdout.write(s.recv(9000).decode() + "\\n"); sys.stdout.flush()
+                """, folder.path("log"),
+            ], output: .file(folder.path("out")), error: .file(folder.path("err")))
+        try Deadline(seconds: 5).wait("the socket") { try folder.read("out").contains("bound") }
+        let gateway = try Gateway(Setup(try Upstream()))
+        try gateway.rewriteConfiguration {
+            $0.replacing("path: \"\(gateway.accessLogPath)\"", with: "path: \"syslog:\(folder.path("log"))\"")
+        }
+        try gateway.reload(to: 2)
+        _ = try gateway.call("/api/told")
+        try Deadline(seconds: 5).wait("the datagram") { try folder.read("out").contains("/api/told") }
+        let told = try folder.read("out")
+        #expect(told.contains("<134>gateway["))
+        // A daemon that is gone costs lines, not calls.
+        server.end()
+        _ = try gateway.call()
+        try Deadline(seconds: 5).wait("the loss") {
+            try gateway.metric("gateway_access_log_dropped_total") == 1
+        }
+        #expect(gateway.log.contains("the access log loses lines"))
+    }
+
+    @Test(
+        "a full disk and a pipe that nobody reads cost lines, not calls, and the end is clean",
+        arguments: [true, false])
+    func cannotWrite(_ isFull: Bool) throws {
+        let folder = try TemporaryFolder()
+        let pipe = folder.path("pipe")
+        // Keeps the pipe open without reading it.
+        let holder: ChildProcess? =
+            isFull
+            ? nil
+            : try ChildProcess(
+                "python3",
+                [
+                    "-c",
+                    """
+                    import os, signal, sys
+                    os.mkfifo(sys.argv[1] + ".made")
+                    os.open(sys.argv[1] + ".made", os.O_RDWR)
+                    os.rename(sys.argv[1] + ".made", sys.argv[1])
+                    signal.pause()
+                    """, pipe,
+                ])
+        if !isFull {
+            try Deadline(seconds: 5).wait("the pipe") { FileManager.default.fileExists(atPath: pipe) }
+        }
+        let gateway = try Gateway(Setup(try Upstream()))
+        let target = isFull ? "/dev/full" : pipe
+        try gateway.rewriteConfiguration {
+            $0.replacing("path: \"\(gateway.accessLogPath)\"", with: "path: \"\(target)\"")
+        }
+        try gateway.reload(to: 2)
+        let client = try gateway.connect()
+        // A pipe holds 64 KiB, and as much waits in the worker.
+        let long = "/api/" + String(repeating: "x", count: 4_000)
+        for _ in 0..<120 {
+            try client.send(Gateway.request(long))
+            #expect(try client.response().status == 200)
+        }
+        try Deadline(seconds: 10).wait("the loss") {
+            try gateway.metric("gateway_access_log_dropped_total") ?? 0 > 0
+        }
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait(within: 10) == .exited(0))
+        holder?.end()
+    }
+}

@@ -1,0 +1,86 @@
+import Foundation
+import Testing
+
+/// Too much of something.
+@Suite("Overload", .serialized)
+struct OverloadTests {
+    @Test("handshakes that do not go on make room for those that do")
+    func slowHandshakes() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.sections = "limits: { handshakes: 16 }\n" })
+        var slow: [PlainClient] = []
+        for _ in 0..<100 { slow.append(try PlainClient(port: gateway.httpsPort)) }
+        for _ in 0..<5 { #expect(try gateway.call().status == 200) }
+        try Deadline(seconds: 5).wait("the evictions") {
+            try gateway.metric("gateway_tls_handshakes_evicted_total") ?? 0 >= 80
+        }
+        // An open connection is none of them, however long it is silent.
+        let open = try gateway.connect()
+        try open.send(Gateway.request())
+        #expect(try open.response().status == 200)
+        for _ in 0..<40 { slow.append(try PlainClient(port: gateway.httpsPort)) }
+        try open.send(Gateway.request())
+        #expect(try open.response().status == 200)
+    }
+
+    @Test("a call waits for a connection to be free; one that waits too long, or too many, get 503")
+    func queue() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            if exchange.request.target.hasPrefix("/api/slow") {
+                try Deadline(seconds: 20).wait("the gate") {
+                    gate.values.contains(exchange.request.target.hasSuffix("1") ? 1 : 2)
+                }
+            }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.upstream = "connections: 1\nqueue: 1\nqueue_timeout: 500ms" })
+        let first = try gateway.connect()
+        try first.send(Gateway.request("/api/slow1"))
+        try Deadline(seconds: 5).wait("the call") { !upstream.requests.isEmpty }
+        let second = try gateway.connect()
+        try second.send(Gateway.request("/api/second"))
+        try Deadline(seconds: 5).wait("the queue") {
+            try gateway.metric("gateway_upstream_queued_total") == 1
+        }
+        let third = try gateway.call("/api/third")
+        #expect(third.status == 503)
+        #expect(third["Retry-After"] == "1")
+        gate.append(contentsOf: [1])
+        #expect(try first.response().status == 200)
+        #expect(try second.response().status == 200)
+        // Nobody ends in time.
+        try first.send(Gateway.request("/api/slow2"))
+        try Deadline(seconds: 5).wait("the call") { upstream.requests.count == 3 }
+        try second.send(Gateway.request("/api/late"))
+        let late = try second.response()
+        #expect(late.status == 503)
+        #expect(late["Retry-After"] == "1")
+        gate.append(contentsOf: [2])
+        #expect(try first.response().status == 200)
+        #expect(try gateway.metric("gateway_upstream_overflows_total") == 2)
+    }
+
+    @Test(
+        "over the memory watermark open calls finish, nobody new gets in, idle ones go; below it all is well")
+    func memory() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let idle = try gateway.connect()
+        try idle.send(Gateway.request())
+        #expect(try idle.response().status == 200)
+        // Every gateway takes more than that.
+        try gateway.rewriteConfiguration { $0 + "limits: { memory: 16MiB }\n" }
+        let resident = try gateway.metric("process_resident_memory_bytes") ?? 0
+        #expect(resident > Double(16 << 20))
+        try gateway.reload(to: 2)
+        #expect(idle.isClosedByGateway(within: 10))
+        #expect(try gateway.metric("gateway_idle_closed_total") == 1)
+        let waiting = try gateway.connect()
+        try gateway.rewriteConfiguration { $0.replacing("limits: { memory: 16MiB }\n", with: "") }
+        try gateway.reload(to: 3)
+        try waiting.send(Gateway.request())
+        #expect(try waiting.response().status == 200)
+    }
+}

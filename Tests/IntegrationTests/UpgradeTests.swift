@@ -1,0 +1,132 @@
+import Foundation
+import Testing
+
+/// One program takes over from another, and systemd's side of it.
+@Suite("Upgrade and service manager", .serialized)
+struct UpgradeTests {
+    /// `UPGRADES` in the environment asks for more than the few that every run makes.
+    @Test("programs take over under load: no connection is refused or reset, no call fails")
+    func takeOver() throws {
+        let count = ProcessInfo.processInfo.environment["UPGRADES"].flatMap { Int($0) } ?? 5
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.workers = 2 })
+        let kept = Callers(3, of: gateway, key: .enterprise)
+        // Connects for every call: the first to be refused when a socket goes.
+        let fresh = Callers(3, of: gateway, key: .enterprise, reconnects: true)
+        try kept.wait(for: 30)
+        var present = try gateway.processes()
+        #expect(present.count == 1)
+        for round in 1...count {
+            kill(present[0], SIGUSR2)
+            let before = present
+            try Deadline(seconds: 30).wait("upgrade \(round). The gateway said: \(gateway.log)") {
+                present = try gateway.processes()
+                return present.count == 1 && present != before
+            }
+            try fresh.wait(for: 5)
+        }
+        let calls = try kept.stop() + fresh.stop()
+        #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count) calls")
+        #expect(try gateway.admin("/readyz").status == 200)
+        for process in present { kill(process, SIGTERM) }
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
+    }
+
+    @Test("a call under way finishes in the old process, and a program that cannot start changes nothing")
+    func callUnderWay() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            if exchange.request.target == "/api/slow" {
+                try Deadline(seconds: 20).wait("the upgrade") { !gate.values.isEmpty }
+            }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        try gateway.rewriteConfiguration { "nonsense: true\n\($0)" }
+        gateway.child.signal(SIGUSR2)
+        try Deadline(seconds: 10).wait("the failure") { gateway.log.contains("has not taken over") }
+        #expect(try gateway.call("/api/x").status == 200)
+        try gateway.rewriteConfiguration { $0.replacing("nonsense: true\n", with: "") }
+        let slow = try gateway.connect()
+        try slow.send(Gateway.request("/api/slow"))
+        try Deadline(seconds: 5).wait("the call") { upstream.requests.contains { $0.target == "/api/slow" } }
+        gateway.child.signal(SIGUSR2)
+        try Deadline(seconds: 10).wait("the upgrade") { gateway.log.contains("has taken over") }
+        #expect(try gateway.call("/api/x").status == 200)
+        gate.append(contentsOf: [1])
+        #expect(try slow.response().text == "ok")
+        #expect(try gateway.child.wait() == .exited(0))
+        #expect(try gateway.call("/api/x").status == 200)
+        for process in try gateway.processes() { kill(process, SIGTERM) }
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
+    }
+
+    /// What systemd does, done by a few lines of Python: a socket that is open before the program is, and a
+    /// socket that hears what the program says.
+    @Test("systemd's sockets are served, and it hears of readiness, reload, life and end")
+    func serviceManager() throws {
+        let folder = try TemporaryFolder()
+        let script = """
+            import os, socket, sys
+            notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            notify.bind(sys.argv[1])
+            listener = socket.socket()
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", int(sys.argv[2])))
+            listener.listen(64)
+            child = os.fork()
+            if child == 0:
+                os.dup2(listener.fileno(), 3)
+                os.set_inheritable(3, True)
+                os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="https",
+                    NOTIFY_SOCKET=sys.argv[1], WATCHDOG_USEC="400000", WATCHDOG_PID=str(os.getpid()))
+                os.execv(sys.argv[4], sys.argv[4:])
+            with open(sys.argv[3], "a", buffering=1) as log:
+                log.write("PID %d\\n" % child)
+                notify.settimeout(0.1)
+                while os.waitpid(child, os.WNOHANG)[0] == 0:
+                    try: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
+                    except socket.timeout: pass
+                notify.settimeout(0)
+                try:
+                    while True: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
+                except BlockingIOError: pass
+            """
+        let path = try folder.write("systemd.py", script)
+        let port = try Ports.free()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.workers = 2
+                $0.launcher = ["python3", path, folder.path("notify"), "\(port)", folder.path("said")]
+            }, https: port)
+        func said() throws -> String { try folder.read("said") }
+        func wait(for text: String) throws {
+            try Deadline(seconds: 10).wait("\(text) in \(try said())") { try said().contains(text) }
+        }
+        try wait(for: "READY=1")
+        // Two workers serve the one socket that there is.
+        for _ in 0..<4 { #expect(try gateway.call().status == 200) }
+        try wait(for: "WATCHDOG=1")
+        let process = try #require(
+            Int32(try said().split(separator: "\n")[0].split(separator: " ").last ?? ""))
+        kill(process, SIGHUP)
+        try wait(for: "RELOADING=1 MONOTONIC_USEC=")
+        kill(process, SIGTERM)
+        try wait(for: "STOPPING=1")
+        #expect(try gateway.child.wait() == .exited(0))
+    }
+}
+
+extension Gateway {
+    /// The processes that run this gateway's configuration.
+    func processes() throws -> [Int32] {
+        try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { Int32($0) }.filter {
+            number in
+            guard let line = FileManager.default.contents(atPath: "/proc/\(number)/cmdline") else {
+                return false
+            }
+            let words = line.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+            return words.contains(configurationPath) && words.first?.hasSuffix("gateway") == true
+        }
+    }
+}
