@@ -57,7 +57,8 @@ let package = Package(
             swiftSettings: settings),
 
         .target(
-            name: "TestSupport", dependencies: ["Reactor", "TLS", "Limits"], path: "Tests/TestSupport",
+            name: "TestSupport", dependencies: ["Reactor", "TLS", "Limits", "Redis"],
+            path: "Tests/TestSupport",
             swiftSettings: settings),
         .target(
             name: "FuzzTargets",
@@ -76,7 +77,7 @@ let package = Package(
         tests("RedisTests", ["Redis", "Reactor", "TLS", "TestSupport"]),
         tests(
             "KeyManagementTests",
-            ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys", "TestSupport"]),
+            ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys", "Limits", "TestSupport"]),
         tests(
             "IntegrationTests", ["TLS", "Reactor", "Limits", "TestSupport"],
             exclude: ["Harness/settable-clock.c"]),

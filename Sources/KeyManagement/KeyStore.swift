@@ -5,120 +5,62 @@ import Reactor
 import Redis
 import TLS
 
-// Creating, finding and revoking keys: the same code for the command line and for background work. Every
-// change is one MULTI, so that no reader sees a record without its id or an audit line without its change.
-
-/// Why a key operation was not done.
-package enum KeyStoreProblem: Error, Sendable {
-    /// Redis is not there, or answers nonsense.
-    case unavailable(String)
-    /// What was asked for cannot be done; one sentence.
-    case refused(String)
-
-    /// One sentence, without secrets.
-    package var text: String {
-        switch self {
-        case .unavailable(let text), .refused(let text): return text
-        }
-    }
-}
-
-/// What a new key is to be.
-package struct KeyRequest: Sendable {
-    /// Whom its calls are charged to; nil is the key itself.
-    package var account: String?
-    /// Name of a configured tier.
-    package var tier: String
-    /// What it may do.
-    package var scopes: ScopeSet
-    /// What its owner calls it, at most 256 bytes.
-    package var name: String?
-    /// Unix seconds; nil is never.
-    package var expiresAtSeconds: Int64?
-    /// Windows that override the tier's, like `5000/minute,200/second`.
-    package var limits: String?
-
-    /// A request; `KeyStore.prepare` checks it.
-    package init(
-        account: String?, tier: String, scopes: ScopeSet, name: String?, expiresAtSeconds: Int64?,
-        limits: String?
-    ) {
-        self.account = account
-        self.tier = tier
-        self.scopes = scopes
-        self.name = name
-        self.expiresAtSeconds = expiresAtSeconds
-        self.limits = limits
-    }
-}
-
-/// A new key with its record, before anything is written.
-package struct PreparedKey: ~Copyable {
-    /// What is to be stored.
-    package let record: KeyRecord
-    /// What is to be shown, once.
-    package let secret: KeySecret
-}
-
-/// A key with what the store knows beside its record.
-package struct StoredKey: Sendable {
-    /// The record as it stands.
-    package var record: KeyRecord
-    /// Unix seconds of the last use, as far as it has been written down.
-    package var lastSeenSeconds: Int64?
-    /// Whether it stands in the configuration, where only an editor changes it.
-    package var isStatic: Bool
-}
-
-/// Who does something, for the audit trail.
-package struct Actor: Sendable {
-    /// A person or a program.
-    package var name: String
-    /// Where it was done from.
-    package var origin: String
-
-    /// Somebody, and where from.
-    package init(name: String, origin: String) {
-        self.name = name
-        self.origin = origin
-    }
-}
+// Creating, finding, changing, replacing and revoking keys: one implementation for the command line, the
+// admin interface and background work. Every change goes through a transaction that also writes the trail.
 
 /// The keys of one configuration: those it declares itself, and those of its store. For one thread.
+///
+/// Every call ends within the timeout of its commands; after a failure the next call connects anew.
 package final class KeyStore {
-    /// Lines of the audit trail that are kept, about.
-    private static let auditLinesMax = 100_000
-    /// Keys that one listing returns at most.
+    /// Keys that one page holds at most.
     package static let pageMax = 1_000
+    /// How often a change begins again because somebody else was faster.
+    static let attemptsMax = 5
 
-    private let configuration: GatewayConfiguration
-    private let client: RedisClient?
-    private let prefix: String
+    let configuration: GatewayConfiguration
+    let prefix: String
+    /// Whether names live in different slots, so that no script may touch two of them.
+    let spreads: Bool
+    let scanner: KeyScanner
+    let format: KeyFormat
+    private let session: StoreSession?
+    /// When records of other programs were last looked for, on the monotonic clock.
+    var adoptedMicroseconds: Int64?
 
     /// Connects to the configured store.
     ///
-    /// - Parameter timeoutMilliseconds: for every command.
+    /// - Parameters:
+    ///   - timeoutMilliseconds: for every exchange.
+    ///   - connects: whether a store that is away is a failure now, or only when it is first asked.
+    ///   - spreads: whether names live in different slots; nil is as the configured store has it.
     package init(
-        _ configuration: GatewayConfiguration, timeoutMilliseconds: Int = 2_000
+        _ configuration: GatewayConfiguration, timeoutMilliseconds: Int = 2_000, connects: Bool = true,
+        spreads: Bool? = nil
     ) throws(KeyStoreProblem) {
+        var isCluster = false
+        if case .cluster = configuration.store.endpoint { isCluster = true }
         self.configuration = configuration
+        self.spreads = spreads ?? isCluster
         prefix = configuration.store.prefix
+        guard let format = KeyFormat(prefixes: configuration.keys.prefixes) else {
+            throw .refused("the configured key prefixes cannot be used")
+        }
+        self.format = format
+        scanner = KeyScanner(format)
         guard let options = StoreOptions(configuration.store) else {
             guard configuration.store.endpoint == .memory else {
                 throw .refused("this kind of store url is not supported yet; use redis:// or rediss://")
             }
-            client = nil
+            session = nil
             return
         }
-        do {
-            client = try RedisClient(options, timeoutMilliseconds: timeoutMilliseconds)
-        } catch {
-            throw .unavailable(error.text)
-        }
+        let session = StoreSession(options, timeoutMilliseconds: timeoutMilliseconds)
+        self.session = session
+        if connects { try session.connect() }
     }
 
     /// Whether keys live in the configuration only.
-    package var isMemory: Bool { client == nil }
+    package var isMemory: Bool { session == nil }
 
     /// The digest under which a key is stored.
     package static func digest(
@@ -135,128 +77,56 @@ package final class KeyStore {
         }
     }
 
-    /// Makes a key and its record; nothing is written yet.
-    package func prepare(
-        _ request: KeyRequest
-    ) throws(KeyStoreProblem) -> PreparedKey {
-        guard configuration.tiers.contains(where: { $0.name == request.tier }) else {
-            let names = configuration.tiers.map(\.name).joined(separator: ", ")
-            throw .refused("unknown tier \"\(request.tier)\"; there are \(names)")
-        }
-        if let limits = request.limits {
-            do {
-                _ = try LimitSpecification.parse(limits)
-            } catch {
-                throw .refused(error.text)
-            }
-        }
-        if let account = request.account, !KeyRecord.isIdentifier(account) {
-            throw .refused("an account is 1 to 128 printable characters without braces")
-        }
-        guard let format = KeyFormat(prefixes: configuration.keys.prefixes) else {
-            throw .refused("the configured key prefixes cannot be used")
-        }
-        let secret = format.generate { (span: inout MutableSpan<UInt8>) in
+    /// A new secret of the configured shape, from the system's random source.
+    func makeSecret() -> KeySecret {
+        format.generate { (span: inout MutableSpan<UInt8>) in
             let random = RandomSource.bytes(span.count)
             for index in 0..<span.count { span[index] = random[index] }
         }
-        let record = try record(for: secret, request)
-        do {
-            // The data plane reads it the same way: what it would refuse must not be written at all.
-            _ = try KeyRecord(digest: record.digest, fields: record.fields) { _ in true }
-        } catch {
-            throw .refused("such a key could not be used: \(error.text)")
-        }
-        return PreparedKey(record: record, secret: secret)
     }
 
-    private func record(
-        for secret: borrowing KeySecret, _ request: KeyRequest
-    ) throws(KeyStoreProblem) -> KeyRecord {
-        var record = KeyRecord(digest: try Self.digest(of: secret.bytes, configuration), tier: request.tier)
-        if let account = request.account { record.account = account }
-        record.scopes = request.scopes
-        record.name = request.name
-        record.hint = secret.hint
-        record.createdAtSeconds = WallClock.nowSeconds()
-        record.expiresAtSeconds = request.expiresAtSeconds
-        record.limits = request.limits
-        return record
+    /// A function of its own, so that the span is gone before the secret changes hands.
+    func digest(of secret: borrowing KeySecret) throws(KeyStoreProblem) -> Digest256 {
+        try Self.digest(of: secret.bytes, configuration)
     }
 
-    /// Writes a new record.
-    package func insert(_ record: KeyRecord, by actor: Actor) throws(KeyStoreProblem) {
-        let digest = record.digest.hexadecimal
-        var hash = ["HSET", "\(prefix)key:\(digest)"]
-        for field in record.fields { hash += [field.name, field.value] }
-        try change([
-            hash, ["SET", "\(prefix)id:\(record.id)", digest],
-            ["ZADD", "\(prefix)keys", "\(record.createdAtSeconds ?? 0)", record.id],
-            audit("create", record, actor, reason: nil),
-        ])
-    }
-
-    /// Takes a key away for good.
-    package func revoke(_ id: String, reason: String?, by actor: Actor) throws(KeyStoreProblem) -> KeyRecord {
-        let found = try find(id: id)
-        guard !found.isStatic else {
-            throw .refused("\(id) stands in the configuration: take it out of keys.static")
-        }
-        var record = found.record
-        record.status = .revoked
-        try change([
-            ["HSET", "\(prefix)key:\(record.digest.hexadecimal)", "status", "revoked"],
-            audit("revoke", record, actor, reason: reason),
-        ])
-        return record
-    }
-
-    /// Writes down that a key came in clear.
-    ///
-    /// - Returns: its record, nil when no such key exists.
-    package func recordExposure(
-        _ digest: Digest256, revoking: Bool, by actor: Actor
-    ) throws(KeyStoreProblem) -> KeyRecord? {
-        guard let stored = try find(digest: digest) else { return nil }
-        guard !stored.isStatic, client != nil else { return stored.record }
-        var commands = [audit("exposed", stored.record, actor, reason: "sent in clear")]
-        if revoking, stored.record.status != .revoked {
-            commands.append(["HSET", "\(prefix)key:\(digest.hexadecimal)", "status", "revoked"])
-            commands.append(audit("revoke", stored.record, actor, reason: "sent in clear"))
-        }
-        try change(commands)
-        return stored.record
-    }
+    // MARK: Finding
 
     /// A key by its id.
+    ///
+    /// - Throws: `.notFound`, or `.refused` when its record cannot be used.
     package func find(id: String) throws(KeyStoreProblem) -> StoredKey {
+        guard !scanner.holdsKey(id) else {
+            throw .invalid(field: "id", "this is a key and not an id; a key is given on standard input only")
+        }
+        guard KeyRecord.isIdentifier(id) else { throw .notFound("there is no such key") }
         if let record = configuration.keys.staticKeys.first(where: { $0.id == id }) {
-            return StoredKey(record: record, lastSeenSeconds: nil, isStatic: true)
+            return StoredKey(declared: record)
         }
-        guard client != nil else { throw .refused("there is no key \(id)") }
-        if let hex = try run(["GET", "\(prefix)id:\(id)"]).text, let digest = Digest256(hex: hex),
-            let found = try find(digest: digest)
-        {
-            return found
-        }
-        // Records that other programs write need not have an entry by id: the default id leads to the digest.
-        if id.hasPrefix("key_"), id.utf8.count == 20, let digest = try scan(for: id.dropFirst(4)),
-            let found = try find(digest: digest)
-        {
-            return found
-        }
-        throw .refused("there is no key \(id)")
+        guard session != nil else { throw .notFound("there is no key \(id)") }
+        if let found = try lookUp(id) { return found }
+        // Records that other programs write need not have an entry by id.
+        try adopt()
+        if let found = try lookUp(id) { return found }
+        throw .notFound("there is no key \(id)")
+    }
+
+    private func lookUp(_ id: String) throws(KeyStoreProblem) -> StoredKey? {
+        guard let hex = try run(["GET", idName(id)]).text, let digest = Digest256(hex: hex),
+            let found = try find(digest: digest), found.record.id == id
+        else { return nil }
+        return found
     }
 
     /// A key by its digest, nil when there is none.
     package func find(digest: Digest256) throws(KeyStoreProblem) -> StoredKey? {
         if let record = configuration.keys.staticKeys.first(where: { $0.digest == digest }) {
-            return StoredKey(record: record, lastSeenSeconds: nil, isStatic: true)
+            return StoredKey(declared: record)
         }
-        guard let client else { return nil }
+        guard let session else { return nil }
         let value: RedisValue
         do {
-            value = try client.command(["HGETALL", "\(prefix)key:\(digest.hexadecimal)"])
+            value = try session.command(["HGETALL", recordName(digest)])
         } catch {
             guard case .server(let text) = error, text.hasPrefix("WRONGTYPE") else {
                 throw .unavailable(error.text)
@@ -270,141 +140,115 @@ package final class KeyStore {
         } catch {
             throw .refused("the record of \(KeyRecord.defaultID(of: digest)) cannot be used: \(error.text)")
         }
-        let seen = try run(["HGET", "\(prefix)seen", record.id]).text
-        return StoredKey(record: record, lastSeenSeconds: seen.flatMap { Int64($0) }, isStatic: false)
+        var key = StoredKey(record: record, lastSeenSeconds: nil, isStatic: false, stored: fields)
+        key.addUse(
+            seen: try run(["HGET", "\(prefix)seen", record.id]),
+            calls: try run(["HGET", "\(prefix)calls", record.id]))
+        return key
     }
 
-    private func scan(for digits: Substring) throws(KeyStoreProblem) -> Digest256? {
-        guard digits.allSatisfy(\.isHexDigit) else { return nil }
-        var cursor = "0"
-        repeat {
-            let value = try run(["SCAN", cursor, "MATCH", "\(prefix)key:\(digits)*", "COUNT", "1000"])
-            guard let elements = value.elements, elements.count == 2, let next = elements[0].text else {
-                return nil
+    // MARK: Checking
+
+    /// Makes a key and its record; nothing is written.
+    package func prepare(_ request: KeyRequest) throws(KeyStoreProblem) -> PreparedKey {
+        try check(tier: request.tier)
+        if let limits = request.limits { try check(limits: limits) }
+        if let name = request.name { try check(text: name, field: "name") }
+        if let expires = request.expiresAtSeconds { try check(expires: expires) }
+        if let account = request.account {
+            guard KeyRecord.isIdentifier(account) else {
+                throw .invalid(field: "account", "an account is 1 to 128 printable characters without braces")
             }
-            if let name = elements[1].elements?.first?.text { return Digest256(hex: String(name.suffix(64))) }
-            cursor = next
-        } while cursor != "0"
-        return nil
-    }
-
-    /// Keys of the configuration and of the store, the newest first.
-    ///
-    /// Every record of the store is looked at, and of those that fit the newest `pageMax` are kept. Records
-    /// that cannot be used are left out: they refuse their keys anyway.
-    package func list(account: String?, tier: String?) throws(KeyStoreProblem) -> [StoredKey] {
-        func fits(_ record: KeyRecord) -> Bool {
-            (account == nil || record.account == account) && (tier == nil || record.tier == tier)
+            guard !scanner.holdsKey(account) else { throw Self.holdsKey("account") }
         }
-        var keys = configuration.keys.staticKeys.filter(fits).map {
-            StoredKey(record: $0, lastSeenSeconds: nil, isStatic: true)
-        }
-        guard let client else { return keys.sorted(by: Self.isNewer) }
-        let staticDigests = Set(configuration.keys.staticKeys.map(\.digest))
-        var found: [Digest256: StoredKey] = [:]
-        var cursor = "0"
-        // By SCAN and not by the sorted set: records of other programs are keys too.
-        repeat {
-            let value = try run(["SCAN", cursor, "MATCH", "\(prefix)key:*", "COUNT", "1000"])
-            guard let elements = value.elements, elements.count == 2, let next = elements[0].text else {
-                throw .unavailable("the store answered SCAN with something else")
-            }
-            // SCAN may name a record twice; the configuration's keys hide the store's.
-            let digests = (elements[1].elements ?? []).compactMap { name in
-                name.text.flatMap { Digest256(hex: String($0.suffix(Digest256.hexadecimalCount))) }
-            }.filter { !staticDigests.contains($0) }
-            for record in try records(of: digests, client) where fits(record) {
-                found[record.digest] = StoredKey(record: record, lastSeenSeconds: nil, isStatic: false)
-            }
-            if found.count > 2 * Self.pageMax { found = Self.newest(found) }
-            cursor = next
-        } while cursor != "0"
-        keys += try withLastUse(Array(Self.newest(found).values))
-        return keys.sorted(by: Self.isNewer)
+        let secret = makeSecret()
+        var record = KeyRecord(
+            digest: try digest(of: secret), tier: request.tier)
+        if let account = request.account { record.account = account }
+        record.scopes = request.scopes
+        record.name = request.name
+        record.hint = secret.hint
+        record.createdAtSeconds = WallClock.nowSeconds()
+        record.expiresAtSeconds = request.expiresAtSeconds
+        record.limits = request.limits
+        return PreparedKey(record: record, secret: secret)
     }
 
-    private static func isNewer(_ one: StoredKey, _ other: StoredKey) -> Bool {
-        (one.record.createdAtSeconds ?? 0, one.record.id)
-            > (other.record.createdAtSeconds ?? 0, other.record.id)
+    func check(tier: String) throws(KeyStoreProblem) {
+        guard !configuration.tiers.contains(where: { $0.name == tier }) else { return }
+        let names = configuration.tiers.map(\.name).joined(separator: ", ")
+        // What is said back may have come from a wrong paste.
+        let shown = scanner.holdsKey(tier) || tier.utf8.count > 64 ? "" : " \"\(tier)\""
+        throw .invalid(field: "tier", "unknown tier\(shown); there are \(names)")
     }
 
-    private static func newest(_ keys: [Digest256: StoredKey]) -> [Digest256: StoredKey] {
-        guard keys.count > pageMax else { return keys }
-        let kept = keys.values.sorted(by: isNewer).prefix(pageMax)
-        return Dictionary(kept.map { ($0.record.digest, $0) }) { first, _ in first }
-    }
-
-    /// The records that can be used, in one exchange.
-    private func records(
-        of digests: [Digest256], _ client: RedisClient
-    ) throws(KeyStoreProblem) -> [KeyRecord] {
-        guard !digests.isEmpty else { return [] }
-        let values: [RedisValue]
+    func check(limits: String) throws(KeyStoreProblem) {
+        guard !scanner.holdsKey(limits) else { throw Self.holdsKey("limits") }
         do {
-            values = try client.pipeline(digests.map { ["HGETALL", "\(prefix)key:\($0.hexadecimal)"] })
+            _ = try LimitSpecification.parse(limits)
+        } catch {
+            throw .invalid(field: "limits", error.text)
+        }
+    }
+
+    func check(expires seconds: Int64) throws(KeyStoreProblem) {
+        guard seconds <= 999_999_999_999 else {
+            throw .invalid(field: "expires_at", "this is no time in Unix seconds")
+        }
+        guard seconds > WallClock.nowSeconds() else {
+            throw .invalid(field: "expires_at", "this time is in the past")
+        }
+    }
+
+    /// A text that people write: short, printable, and without a key in it.
+    func check(text: String, field: String) throws(KeyStoreProblem) {
+        guard (1...KeyRecord.textBytesMax).contains(text.utf8.count), KeyRecord.isPrintable(text) else {
+            throw .invalid(
+                field: field, "this is 1 to \(KeyRecord.textBytesMax) bytes without control characters")
+        }
+        guard !scanner.holdsKey(text) else { throw Self.holdsKey(field) }
+    }
+
+    static func holdsKey(_ field: String) -> KeyStoreProblem {
+        .invalid(field: field, "there is a key in it; keys are never written down")
+    }
+
+    // MARK: Names and commands
+
+    func recordName(_ digest: Digest256) -> String { "\(prefix)key:\(digest.hexadecimal)" }
+    func idName(_ id: String) -> String { "\(prefix)id:\(id)" }
+    var indexName: String { "\(prefix)keys" }
+    var trailName: String { "\(prefix)audit" }
+    /// A hash: account and name of every key that has one, to the second at which it got it and its id.
+    var namesName: String { "\(prefix)names" }
+
+    func run(_ command: [String]) throws(KeyStoreProblem) -> RedisValue {
+        guard let session else { throw Self.memoryRefusal }
+        do {
+            return try session.command(command)
         } catch {
             throw .unavailable(error.text)
         }
-        var records: [KeyRecord] = []
-        for (digest, value) in zip(digests, values) {
-            if case .error(let text) = value, !text.hasPrefix("WRONGTYPE") { throw .unavailable(text) }
-            // A record that went away since is empty.
-            guard let fields = value.fields, !fields.isEmpty,
-                let record = try? KeyRecord(digest: digest, fields: fields, isTier: { _ in true })
-            else { continue }
-            records.append(record)
-        }
-        return records
     }
 
-    private func withLastUse(_ keys: [StoredKey]) throws(KeyStoreProblem) -> [StoredKey] {
-        guard !keys.isEmpty else { return [] }
-        let seen = try run(["HMGET", "\(prefix)seen"] + keys.map(\.record.id)).elements ?? []
-        return zip(keys, seen).map { key, second in
-            var key = key
-            key.lastSeenSeconds = second.text.flatMap { Int64($0) }
-            return key
-        }
-    }
-
-    // MARK: Commands
-
-    private func audit(
-        _ action: String, _ record: KeyRecord, _ actor: Actor, reason: String?
-    ) -> [String] {
-        var command = [
-            "XADD", "\(prefix)audit", "MAXLEN", "~", "\(Self.auditLinesMax)", "*", "action", action, "id",
-            record.id,
-            "account", record.account, "actor", actor.name, "from", actor.origin,
-        ]
-        if let reason { command += ["reason", reason] }
-        return command
-    }
-
-    private func change(_ commands: [[String]]) throws(KeyStoreProblem) {
-        guard let client else { throw .refused("the memory store keeps no keys; use keys.static") }
+    /// Several commands; error replies are values.
+    func runAll(_ commands: [[String]]) throws(KeyStoreProblem) -> [RedisValue] {
+        guard let session else { throw Self.memoryRefusal }
         do {
-            let values = try client.pipeline([["MULTI"]] + commands + [["EXEC"]])
-            for value in values {
-                if case .error(let text) = value { throw RedisError.server(text) }
-            }
-            for value in values.last?.elements ?? [] {
-                if case .error(let text) = value { throw RedisError.server(text) }
-            }
-        } catch let error as RedisError {
-            throw .unavailable(error.text)
-        } catch {
-            throw .unavailable("the store failed")
-        }
-    }
-
-    private func run(_ command: [String]) throws(KeyStoreProblem) -> RedisValue {
-        guard let client else { throw .refused("the memory store keeps no keys") }
-        do {
-            return try client.command(command)
+            return try session.pipeline(commands)
         } catch {
             throw .unavailable(error.text)
         }
+    }
+
+    static let memoryRefusal = KeyStoreProblem.refused("the memory store keeps no keys; use keys.static")
+}
+
+extension StoredKey {
+    /// What the tables of use say.
+    mutating func addUse(seen: RedisValue, calls: RedisValue) {
+        lastSeenSeconds = seen.text.flatMap { Int64($0) }
+        if record.rotatedTo != nil { callsSinceRotation = calls.text.flatMap { Int64($0) } ?? 0 }
     }
 }
 

@@ -44,6 +44,8 @@ extension KeyRecord {
         }
         createdAtSeconds = try Self.seconds(values["created_at"], field: "created_at")
         expiresAtSeconds = try Self.seconds(values["expires_at"], field: "expires_at")
+        revokedAtSeconds = try Self.seconds(values["revoked_at"], field: "revoked_at")
+        if revokedAtSeconds != nil { status = .revoked }
         limits = values["limits"]
         name = try Self.freeText(values["name"], field: "name")
         hint = try Self.freeText(values["hint"], field: "hint")
@@ -57,7 +59,8 @@ extension KeyRecord {
             ("id", id), ("account", account), ("tier", tier), ("scopes", scopes.text),
             ("status", status.rawValue),
             ("name", name), ("hint", hint), ("created_at", createdAtSeconds.map(String.init)),
-            ("expires_at", expiresAtSeconds.map(String.init)), ("limits", limits), ("rotated_to", rotatedTo),
+            ("expires_at", expiresAtSeconds.map(String.init)),
+            ("revoked_at", revokedAtSeconds.map(String.init)), ("limits", limits), ("rotated_to", rotatedTo),
             ("rotated_from", rotatedFrom),
         ]
         return all.compactMap { field in field.value.map { (field.name, $0) } }
@@ -65,8 +68,8 @@ extension KeyRecord {
 
     /// Every field that means something.
     package static let fieldNames: Set<String> = [
-        "id", "account", "tier", "scopes", "status", "name", "hint", "created_at", "expires_at", "limits",
-        "rotated_to", "rotated_from",
+        "id", "account", "tier", "scopes", "status", "name", "hint", "created_at", "expires_at", "revoked_at",
+        "limits", "rotated_to", "rotated_from",
     ]
 
     /// Whether `text` may be an id or an account: 1 to 128 bytes, no control characters, no space at either
@@ -106,7 +109,7 @@ extension KeyRecord {
 
     /// No control characters, and no sign that bytes were not UTF-8: two unreadable names must not become
     /// one.
-    private static func isPrintable(_ text: String) -> Bool {
+    package static func isPrintable(_ text: String) -> Bool {
         text.unicodeScalars.allSatisfy { scalar in
             scalar.value >= 0x20 && !(0x7f...0x9f).contains(scalar.value) && scalar.value != 0xfffd
         }

@@ -44,6 +44,9 @@ package struct KeyRecord: Sendable, Equatable {
     package var expiresAtSeconds: Int64?
     /// Windows that override the tier's, as written; not yet parsed here, see `KeyRecordProblem.limits`.
     package var limits: String?
+    /// When it was taken away, Unix seconds. A record that says so is revoked, whatever `status` says: a
+    /// program that writes the status late cannot bring the key back.
+    package var revokedAtSeconds: Int64?
     /// Id of the key that replaces this one.
     package var rotatedTo: String?
     /// Id of the key that this one replaces.

@@ -37,7 +37,7 @@ struct KeysCommand: ParsableCommand {
             switch error {
             case .unavailable(let text):
                 throw fail(Status.unavailable, "the store cannot be reached: \(text)")
-            case .refused(let text): throw fail(Status.refused, text)
+            default: throw fail(Status.refused, error.text)
             }
         }
     }
@@ -81,11 +81,6 @@ extension KeysCommand {
                 account: account, tier: tier, scopes: set, name: name,
                 expiresAtSeconds: duration.map { WallClock.nowSeconds() + $0 }, limits: limits)
             let made = try KeysCommand.run { () throws(KeyStoreProblem) in try Made(store, request) }
-            if !store.isMemory {
-                try KeysCommand.run { () throws(KeyStoreProblem) in
-                    try store.insert(made.record, by: KeysCommand.actor)
-                }
-            }
             if options.output == .json {
                 Console.out(KeyText.json(made.record, key: made.text, lastSeen: nil))
             } else {
@@ -108,6 +103,12 @@ extension KeysCommand {
         let text: String
 
         init(_ store: KeyStore, _ request: KeyRequest) throws(KeyStoreProblem) {
+            guard store.isMemory else {
+                let created = try store.create(request, by: KeysCommand.actor)
+                record = created.key.record
+                text = created.reveal() ?? ""
+                return
+            }
             let prepared = try store.prepare(request)
             record = prepared.record
             text = prepared.secret.reveal()
@@ -124,7 +125,7 @@ extension KeysCommand {
         func run() throws {
             let (store, _) = try options.open()
             let keys = try KeysCommand.run { () throws(KeyStoreProblem) in
-                try store.list(account: account, tier: tier)
+                try store.list(KeyFilter(account: account, tier: tier), limit: KeyStore.pageMax).keys
             }
             if options.output == .json {
                 let lines = keys.map { KeyText.json($0.record, key: nil, lastSeen: $0.lastSeenSeconds) }
@@ -187,7 +188,7 @@ extension KeysCommand {
         func run() throws {
             let (store, _) = try options.open()
             let record = try KeysCommand.run { () throws(KeyStoreProblem) in
-                try store.revoke(id, reason: reason, by: KeysCommand.actor)
+                try store.revoke(id, reason: reason, by: KeysCommand.actor).record
             }
             if options.output == .json {
                 Console.out(KeyText.json(record, key: nil, lastSeen: nil))

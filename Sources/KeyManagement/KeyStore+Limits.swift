@@ -1,0 +1,137 @@
+import Configuration
+import Keys
+package import Limits
+import Redis
+
+/// What one window of an account holds at the moment of asking, as the limiter keeps it in the store.
+package struct WindowUse: Sendable, Equatable {
+    /// Permits and length.
+    package var window: Window
+    /// Permits that count against it.
+    package var used: Int64
+    /// Microseconds until the next permit is free again; nil when none is taken.
+    package var nextPermitInMicroseconds: Int64?
+
+    /// Permits left, never below 0.
+    package var remaining: Int64 { max(0, window.limit - used) }
+}
+
+/// The windows of one policy: a tier, or limits of a key's own.
+package struct PolicyUse: Sendable {
+    /// The tier, or `custom`.
+    package var name: String
+    /// The limits as written.
+    package var limits: String
+    /// Ids of the account's usable keys that it binds; at most `AccountLimits.keysMax`.
+    package var keys: [String]
+    /// All of them hold together.
+    package var windows: [WindowUse]
+}
+
+/// What an account may still do.
+package struct AccountLimits: Sendable {
+    /// Ids that are named.
+    package static let keysMax = 100
+
+    /// The account.
+    package var account: String
+    /// As many as its usable keys have different limits.
+    package var policies: [PolicyUse]
+}
+
+extension KeyStore {
+    /// The windows of an account, without changing them.
+    ///
+    /// - Throws: `.notFound` when no usable key is charged to it.
+    package func limits(ofAccount account: String) throws(KeyStoreProblem) -> AccountLimits {
+        guard !scanner.holdsKey(account) else { throw Self.holdsKey("account") }
+        guard KeyRecord.isIdentifier(account) else {
+            throw .invalid(field: "account", "an account is 1 to 128 printable characters without braces")
+        }
+        guard !isMemory else {
+            throw .refused("with the memory store each gateway keeps its windows to itself")
+        }
+        var policies: [PolicyUse] = []
+        var cursor: String?
+        repeat {
+            let page = try list(KeyFilter(account: account, status: .active), after: cursor, limit: 1_000)
+            for key in page.keys {
+                guard let (name, specification) = policy(of: key) else { continue }
+                if let index = policies.firstIndex(where: {
+                    $0.name == name && $0.limits == specification.text
+                }) {
+                    if policies[index].keys.count < AccountLimits.keysMax {
+                        policies[index].keys.append(key.record.id)
+                    }
+                    continue
+                }
+                let windows = try use(specification, account: account)
+                policies.append(
+                    PolicyUse(
+                        name: name, limits: specification.text, keys: [key.record.id], windows: windows))
+            }
+            cursor = page.nextCursor
+        } while cursor != nil
+        guard !policies.isEmpty else {
+            throw .notFound("no usable key is charged to the account \(account)")
+        }
+        return AccountLimits(account: account, policies: policies)
+    }
+
+    /// The windows that bind a key, nil when its limits cannot be read, so that it is refused.
+    package func policy(of key: StoredKey) -> (name: String, limits: LimitSpecification)? {
+        if let own = key.record.limits {
+            guard let specification = try? LimitSpecification.parse(own) else { return nil }
+            return ("custom", specification)
+        }
+        let tier = configuration.tiers.first { $0.name == key.record.tier }
+        return tier.map { ($0.name, $0.limits) }
+    }
+
+    /// What the windows of an account hold under these limits.
+    package func use(
+        _ limits: LimitSpecification, account: String
+    ) throws(KeyStoreProblem) -> [WindowUse] {
+        let names = limits.windows.map { "\(prefix)limit:{\(account)}:\(Self.suffix(of: $0))" }
+        let replies = try runAll([["TIME"]] + names.map { ["LRANGE", $0, "0", "-1"] })
+        guard let time = replies[0].elements, time.count == 2,
+            let seconds = time[0].text.flatMap({ Int64($0) }),
+            let part = time[1].text.flatMap({ Int64($0) })
+        else { throw .unavailable("the store answered TIME with something else") }
+        let now = seconds * 1_000_000 + part
+        var result: [WindowUse] = []
+        for (window, reply) in zip(limits.windows, replies.dropFirst()) {
+            guard let entries = reply.elements else {
+                throw .unavailable("a window of the account cannot be read")
+            }
+            result.append(WindowUse(window, entries.compactMap(\.text), nowMicroseconds: now))
+        }
+        return result
+    }
+
+    /// `60s`, or `250ms` where seconds do not suffice: how the limiter names windows.
+    private static func suffix(of window: Window) -> String {
+        window.lengthMicroseconds % 1_000_000 == 0
+            ? "\(window.lengthMicroseconds / 1_000_000)s" : "\(window.lengthMicroseconds / 1_000)ms"
+    }
+}
+
+extension WindowUse {
+    /// Reads a window as the limiter keeps it: instants, or after a head `r:<permits>` runs
+    /// `<instant>:<permits>`; the oldest first.
+    init(_ window: Window, _ entries: [String], nowMicroseconds now: Int64) {
+        let horizon = now - window.lengthMicroseconds
+        let isRuns = entries.first?.hasPrefix("r:") ?? false
+        var used: Int64 = 0
+        var oldest: Int64?
+        for entry in isRuns ? entries.dropFirst() : entries[...] {
+            let parts = entry.split(separator: ":")
+            guard let instant = parts.first.flatMap({ Int64($0) }), instant >= horizon else { continue }
+            used += isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1
+            oldest = min(oldest ?? .max, instant)
+        }
+        self.init(
+            window: window, used: used,
+            nextPermitInMicroseconds: oldest.map { max(0, $0 + window.lengthMicroseconds + 1 - now) })
+    }
+}
