@@ -61,13 +61,15 @@ extension KeyStore {
         _ id: String, reason: String?, version: String? = nil, by actor: Actor
     ) throws(KeyStoreProblem) -> StoredKey {
         let intent = Intent(action: "revoke", version: version, reason: reason, actor: actor)
-        return try change(id, intent) { key throws(KeyStoreProblem) in
-            guard key.record.status != .revoked else { return key.record }
-            var record = key.record
-            record.status = .revoked
-            record.revokedAtSeconds = WallClock.nowSeconds()
-            return record
-        }
+        return try change(id, intent, Self.revoked)
+    }
+
+    private static func revoked(_ key: StoredKey) throws(KeyStoreProblem) -> KeyRecord {
+        guard key.record.status != .revoked else { return key.record }
+        var record = key.record
+        record.status = .revoked
+        record.revokedAtSeconds = WallClock.nowSeconds()
+        return record
     }
 
     /// Writes down that a key came in clear.
@@ -84,14 +86,8 @@ extension KeyStore {
         _ = try commit([trailStep(note)])
         guard revoking else { return key.record }
         let intent = Intent(action: "revoke", version: nil, reason: reason, actor: actor)
-        return try change({ () throws(KeyStoreProblem) in try self.find(digest: digest) ?? key }, intent) {
-            key throws(KeyStoreProblem) in
-            guard key.record.status != .revoked else { return key.record }
-            var record = key.record
-            record.status = .revoked
-            record.revokedAtSeconds = WallClock.nowSeconds()
-            return record
-        }.record
+        func read() throws(KeyStoreProblem) -> StoredKey { try find(digest: digest) ?? key }
+        return try change(read, intent, Self.revoked).record
     }
 
     // MARK: One change
@@ -107,7 +103,8 @@ extension KeyStore {
     private func change(
         _ id: String, _ intent: Intent, _ edit: (StoredKey) throws(KeyStoreProblem) -> KeyRecord
     ) throws(KeyStoreProblem) -> StoredKey {
-        try change({ () throws(KeyStoreProblem) in try self.find(id: id) }, intent, edit)
+        func read() throws(KeyStoreProblem) -> StoredKey { try find(id: id) }
+        return try change(read, intent, edit)
     }
 
     private func change(

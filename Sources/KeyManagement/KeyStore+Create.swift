@@ -124,7 +124,7 @@ extension KeyStore {
         let held = try run(["HGET", namesName, field]).text
         if let held, let holder = Self.holder(held) {
             if holder.id == record.id { return nil }
-            if holder.id != other, try isHeld(record, holder, isReplacing: other != nil) {
+            if holder.id != other, try isHeld(record, holder, replacing: other) {
                 throw .conflict(
                     field: "name", "the account \(record.account) has a key of this name: \(holder.id)")
             }
@@ -146,15 +146,17 @@ extension KeyStore {
     /// Whether the holder of a name still has it. What an unfinished creation left behind does not count, and
     /// what an unfinished rotation of the same key left behind does not even for a while.
     private func isHeld(
-        _ record: KeyRecord, _ holder: (since: Int64, id: String), isReplacing: Bool
+        _ record: KeyRecord, _ holder: (since: Int64, id: String), replacing other: String?
     ) throws(KeyStoreProblem) -> Bool {
         do {
             let key = try find(id: holder.id)
             guard key.record.account == record.account, key.record.name == record.name else { return false }
+            // A successor that never came into use does not stand against another try.
+            if let other, key.record.rotatedFrom == other, key.status() != .active { return false }
             // The name of a key that was replaced went to its successor.
             return key.record.rotatedTo == nil && [.active, .disabled].contains(key.status())
         } catch .notFound {
-            return spreads && !isReplacing && WallClock.nowSeconds() - holder.since < Self.underWaySeconds
+            return spreads && other == nil && WallClock.nowSeconds() - holder.since < Self.underWaySeconds
         } catch .refused {
             return false
         }

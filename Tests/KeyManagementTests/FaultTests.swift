@@ -26,7 +26,7 @@ struct FaultTests {
         ///
         /// - Returns: how many points there were.
         func everyPoint(
-            prepare: () throws -> Void, _ body: () throws -> Void, check: (Bool) throws -> Void
+            prepare: () throws -> Void = {}, body: () throws -> Void, check: (Bool) throws -> Void
         ) throws -> Int {
             var points = 0
             for point in FaultProxy.Point.allCases {
@@ -70,9 +70,10 @@ struct FaultTests {
         let stage = try Stage(spreads: spreads)
         defer { stage.proxy.stop() }
         let once = Idempotency(key: "k", request: [])
-        let points = try stage.everyPoint(prepare: {}) {
+        func create() throws {
             _ = try stage.store.create(try Scene.request(), idempotency: once, by: Scene.actor)
-        } check: { isDone in
+        }
+        func check(isDone: Bool) throws {
             try stage.expectNoOrphan()
             let made = try stage.scene.ids().filter { $0 != "key_ci" }
             #expect(isDone ? made.count == 1 : made.count <= 1)
@@ -84,6 +85,7 @@ struct FaultTests {
                 #expect(again == nil)
             }
         }
+        let points = try stage.everyPoint(body: create, check: check)
         #expect(points >= (spreads ? 12 : 4))
     }
 
@@ -94,11 +96,9 @@ struct FaultTests {
         defer { stage.proxy.stop() }
         var old = ""
         let expires = WallClock.nowSeconds() + 10_000
-        let points = try stage.everyPoint {
-            old = try stage.scene.create(try Scene.request(expires: expires)).record.id
-        } _: {
-            _ = try stage.store.rotate(old, overlapSeconds: 600, by: Scene.actor)
-        } check: { isDone in
+        func create() throws { old = try stage.scene.create(try Scene.request(expires: expires)).record.id }
+        func rotate() throws { _ = try stage.store.rotate(old, overlapSeconds: 600, by: Scene.actor) }
+        func check(isDone: Bool) throws {
             try stage.expectNoOrphan()
             let key = try stage.scene.store.find(id: old)
             #expect(key.status() == .active)
@@ -115,6 +115,7 @@ struct FaultTests {
             let next = others.first?.record.id ?? old
             _ = try stage.scene.store.rotate(next, overlapSeconds: 60, by: Scene.actor)
         }
+        let points = try stage.everyPoint(prepare: create, body: rotate, check: check)
         #expect(points >= (spreads ? 20 : 4))
     }
 
@@ -123,16 +124,15 @@ struct FaultTests {
         let stage = try Stage(spreads: spreads)
         defer { stage.proxy.stop() }
         var id = ""
-        let points = try stage.everyPoint {
-            id = try stage.scene.create(try Scene.request()).record.id
-        } _: {
-            _ = try stage.store.revoke(id, reason: "leak", by: Scene.actor)
-        } check: { isDone in
+        func create() throws { id = try stage.scene.create(try Scene.request()).record.id }
+        func revoke() throws { _ = try stage.store.revoke(id, reason: "leak", by: Scene.actor) }
+        func check(isDone: Bool) throws {
             let isRevoked = try stage.scene.store.find(id: id).record.status == .revoked
             let lines = try stage.scene.store.trail(TrailFilter(id: id, action: "revoke")).entries
             #expect(!isRevoked || lines.count == 1)
             #expect(!isDone || isRevoked)
         }
+        let points = try stage.everyPoint(prepare: create, body: revoke, check: check)
         #expect(points >= 4)
     }
 }
