@@ -11,6 +11,8 @@ package struct WindowUse: Sendable, Equatable {
     package var used: Int64
     /// Microseconds until the next permit is free again; nil when none is taken.
     package var nextPermitInMicroseconds: Int64?
+    /// Microseconds until the call that was asked for fits, 0 when it fits now; nil when it never does.
+    package var fitsInMicroseconds: Int64?
 
     /// Permits left, never below 0.
     package var remaining: Int64 { max(0, window.limit - used) }
@@ -37,6 +39,19 @@ package struct AccountLimits: Sendable {
     package var account: String
     /// As many as its usable keys have different limits.
     package var policies: [PolicyUse]
+}
+
+extension AccountLimits {
+    /// A JSON object: the account, and its policies with their windows.
+    package var json: String {
+        let policies = policies.map { policy in
+            let keys = policy.keys.map(KeyJSON.string).joined(separator: ",")
+            let windows = policy.windows.map(\.json).joined(separator: ",")
+            return "{\"name\":\(KeyJSON.string(policy.name)),\"limits\":\(KeyJSON.string(policy.limits)),"
+                + "\"keys\":[\(keys)],\"windows\":[\(windows)]}"
+        }
+        return "{\"account\":\(KeyJSON.string(account)),\"policies\":[\(policies.joined(separator: ","))]}"
+    }
 }
 
 extension KeyStore {
@@ -89,8 +104,10 @@ extension KeyStore {
     }
 
     /// What the windows of an account hold under these limits.
+    ///
+    /// - Parameter cost: permits of the call that is asked for.
     package func use(
-        _ limits: LimitSpecification, account: String
+        _ limits: LimitSpecification, account: String, cost: Int64 = 1
     ) throws(KeyStoreProblem) -> [WindowUse] {
         let names = limits.windows.map { "\(prefix)limit:{\(account)}:\(Self.suffix(of: $0))" }
         let replies = try runAll([["TIME"]] + names.map { ["LRANGE", $0, "0", "-1"] })
@@ -104,7 +121,7 @@ extension KeyStore {
             guard let entries = reply.elements else {
                 throw .unavailable("a window of the account cannot be read")
             }
-            result.append(WindowUse(window, entries.compactMap(\.text), nowMicroseconds: now))
+            result.append(WindowUse(window, entries.compactMap(\.text), cost: cost, nowMicroseconds: now))
         }
         return result
     }
@@ -117,21 +134,44 @@ extension KeyStore {
 }
 
 extension WindowUse {
+    /// A JSON object; times in seconds.
+    package var json: String {
+        var members = [
+            "\"limit\":\(window.limit)", "\"window\":\(Self.seconds(window.lengthMicroseconds))",
+            "\"used\":\(used)", "\"remaining\":\(remaining)",
+        ]
+        if let next = nextPermitInMicroseconds { members.append("\"next_permit_in\":\(Self.seconds(next))") }
+        return "{" + members.joined(separator: ",") + "}"
+    }
+
+    private static func seconds(_ microseconds: Int64) -> String {
+        let (whole, rest) = microseconds.quotientAndRemainder(dividingBy: 1_000_000)
+        guard rest != 0 else { return "\(whole)" }
+        let digits = "\(rest)"
+        return "\(whole).\(String(repeating: "0", count: 6 - digits.count))\(digits)"
+    }
+
     /// Reads a window as the limiter keeps it: instants, or after a head `r:<permits>` runs
     /// `<instant>:<permits>`; the oldest first.
-    init(_ window: Window, _ entries: [String], nowMicroseconds now: Int64) {
+    init(_ window: Window, _ entries: [String], cost: Int64, nowMicroseconds now: Int64) {
         let horizon = now - window.lengthMicroseconds
         let isRuns = entries.first?.hasPrefix("r:") ?? false
-        var used: Int64 = 0
-        var oldest: Int64?
+        var runs: [(instant: Int64, permits: Int64)] = []
         for entry in isRuns ? entries.dropFirst() : entries[...] {
             let parts = entry.split(separator: ":")
             guard let instant = parts.first.flatMap({ Int64($0) }), instant >= horizon else { continue }
-            used += isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1
-            oldest = min(oldest ?? .max, instant)
+            runs.append((instant, isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1))
+        }
+        func wait(until instant: Int64) -> Int64 { max(0, instant + window.lengthMicroseconds + 1 - now) }
+        let used = runs.reduce(0) { $0 + $1.permits }
+        var fits: Int64? = cost > window.limit ? nil : 0
+        var excess = used + cost - window.limit
+        for run in runs where fits != nil && excess > 0 {
+            excess -= run.permits
+            fits = wait(until: run.instant)
         }
         self.init(
-            window: window, used: used,
-            nextPermitInMicroseconds: oldest.map { max(0, $0 + window.lengthMicroseconds + 1 - now) })
+            window: window, used: used, nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
+            fitsInMicroseconds: fits)
     }
 }

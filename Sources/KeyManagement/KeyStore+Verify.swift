@@ -33,13 +33,26 @@ extension KeyStore {
         case .generatedShapeValid, .otherShape: break
         }
         let digest = try Self.digest(of: key, configuration)
-        let found: StoredKey
         do {
             guard let key = try find(digest: digest) else { return Verification(verdict: .unknown) }
-            found = key
+            return judge(key)
         } catch .refused(let problem) {
             return Verification(verdict: .unusable, problem: problem)
         }
+    }
+
+    /// The same for a key that is known by its id.
+    ///
+    /// - Throws: `.notFound`.
+    package func verify(id: String) throws(KeyStoreProblem) -> Verification {
+        do {
+            return judge(try find(id: id))
+        } catch .refused(let problem) {
+            return Verification(verdict: .unusable, problem: problem)
+        }
+    }
+
+    private func judge(_ found: StoredKey) -> Verification {
         guard policy(of: found) != nil else {
             let hasLimits = found.record.limits != nil
             return Verification(

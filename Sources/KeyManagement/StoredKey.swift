@@ -36,6 +36,11 @@ package struct StoredKey: Sendable {
         self.stored = Dictionary(known.map { ($0.name, $0.value) }) { _, last in last }
     }
 
+    /// A key that stands nowhere yet, to be shown as one that does.
+    package init(unsaved record: KeyRecord) {
+        self.init(record: record, lastSeenSeconds: nil, isStatic: false, stored: record.fields)
+    }
+
     /// A key that stands in the configuration.
     init(declared record: KeyRecord) {
         self.init(record: record, lastSeenSeconds: nil, isStatic: true, stored: record.fields)

@@ -17,7 +17,8 @@ struct Gateway: ParsableCommand {
             """,
         version: Version.text,
         subcommands: [
-            Demo.self, Run.self, Check.self, KeysCommand.self, Health.self, DemoUpstreamCommand.self,
+            Demo.self, Run.self, Check.self, KeysCommand.self, LimitsCommand.self, Explain.self,
+            ConfigCommand.self, Health.self, DemoUpstreamCommand.self,
         ])
 }
 
@@ -29,6 +30,7 @@ enum Version {
 /// Exit statuses of `sysexits.h`, and 1 for "refused".
 enum Status {
     static let refused: Int32 = 1
+    static let usage: Int32 = 64
     static let unavailable: Int32 = 69
     static let configuration: Int32 = 78
 }

@@ -1,5 +1,6 @@
 import DataPlane
 import Foundation
+import KeyManagement
 import Keys
 import Reactor
 
@@ -15,23 +16,51 @@ enum KeyText {
         return .some(count * unit)
     }
 
-    static func day(_ seconds: Int64) -> String {
+    static func time(_ seconds: Int64) -> String {
         let time = CalendarTime(unixSeconds: max(0, seconds))
         func two(_ value: Int) -> String { value < 10 ? "0\(value)" : "\(value)" }
         return "\(time.year)-\(two(time.month))-\(two(time.day)) \(two(time.hour)):\(two(time.minute))Z"
     }
 
     static func expiry(_ seconds: Int64?) -> String {
-        seconds.map { "valid until \(day($0))" } ?? "valid for ever"
+        seconds.map { "valid until \(time($0))" } ?? "valid for ever"
     }
 
-    static func status(_ record: KeyRecord) -> String {
-        switch record.standing(nowSeconds: WallClock.nowSeconds()) {
-        case .valid: return "active"
-        case .expired: return "expired"
-        case .disabled: return "disabled"
-        case .revoked: return "revoked"
+    static func scopes(_ record: KeyRecord) -> String {
+        record.scopes.text.isEmpty ? "-" : record.scopes.text
+    }
+
+    /// A key as it is named in a question.
+    static func summary(_ record: KeyRecord) -> String {
+        let name = record.name.map { ", name \"\($0)\"" } ?? ""
+        return "\(record.id), account \(record.account), tier \(record.tier)\(name)"
+    }
+
+    static func rotation(_ key: StoredKey) -> String {
+        switch key.rotationDue() {
+        case .age: return "due: old"
+        case .unused: return "due: unused"
+        case nil: return key.record.rotatedTo == nil ? "-" : "replaced"
         }
+    }
+
+    /// All that is known of a key, a line each.
+    static func details(_ key: StoredKey) -> [[String]] {
+        var rows = key.record.fields.map { field in
+            let isTime = ["created_at", "expires_at", "revoked_at"].contains(field.name)
+            let time = isTime ? Int64(field.value).map(time) : nil
+            return [field.name, time.map { "\($0) (\(field.value))" } ?? field.value]
+        }
+        if key.status() == .expired { rows.append(["expired", "yes"]) }
+        rows.append(["last_used", key.lastSeenSeconds.map(time) ?? "never, as far as is known"])
+        if let calls = key.callsSinceRotation { rows.append(["calls_since_rotation", "\(calls)"]) }
+        if let due = key.rotationDue() {
+            let reason = due == .age ? "older" : "unused for longer"
+            rows.append(["rotation", "due: \(reason) than 90 days"])
+        }
+        rows.append(["version", key.version])
+        rows.append(["stands in", key.isStatic ? "the configuration" : "the store"])
+        return rows
     }
 
     /// Columns side by side.
@@ -63,21 +92,14 @@ enum KeyText {
         if let name = record.name { parts.append("name: \"\(JSONText.escape(name))\"") }
         return "- { " + parts.joined(separator: ", ") + " }"
     }
+}
 
-    /// The fields of the record: `scopes` as an array, times as numbers.
-    static func json(_ record: KeyRecord, key: String?, lastSeen: Int64?) -> String {
-        var members: [String] = []
-        if let key { members.append("\"key\":\"\(key)\"") }
-        for field in record.fields {
-            switch field.name {
-            case "scopes":
-                let scopes = record.scopes.scopes.map { "\"\(JSONText.escape($0.text))\"" }
-                members.append("\"scopes\":[\(scopes.joined(separator: ","))]")
-            case "created_at", "expires_at": members.append("\"\(field.name)\":\(field.value)")
-            default: members.append("\"\(field.name)\":\"\(JSONText.escape(field.value))\"")
-            }
-        }
-        if let lastSeen { members.append("\"last_used\":\(lastSeen)") }
-        return "{" + members.joined(separator: ",") + "}"
+extension KeyText {
+    /// `60 s`, or `0.250 s` where it is no whole number.
+    static func length(_ microseconds: Int64) -> String {
+        let (seconds, rest) = microseconds.quotientAndRemainder(dividingBy: 1_000_000)
+        guard rest != 0 else { return "\(seconds) s" }
+        let digits = "\(rest / 1_000)"
+        return "\(seconds).\(String(repeating: "0", count: 3 - digits.count))\(digits) s"
     }
 }

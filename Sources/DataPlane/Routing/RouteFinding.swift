@@ -1,0 +1,41 @@
+import HTTPWire
+import Reactor
+
+/// Where a request would go, for commands that explain.
+package enum RouteFinding: Sendable, Equatable {
+    /// The path is refused with 400; one sentence.
+    case malformed(String)
+    /// No route covers the path, which is in normal form.
+    case noRoute(path: String)
+    /// The path has routes, but none for this method: the value of `Allow`.
+    case otherMethods(path: String, allow: String)
+    /// The route's index in the configuration.
+    case route(Int, path: String)
+}
+
+extension ServingPlan {
+    /// The route of a request, found as workers find it.
+    ///
+    /// - Parameters:
+    ///   - method: as it would stand in the request.
+    ///   - target: path and query, starting with `/`.
+    package func find(method: String, target: String) -> RouteFinding {
+        let bytes = Array(target.utf8)
+        let pathEnd = bytes.firstIndex(of: UInt8(ascii: "?")) ?? bytes.count
+        var block = Block.allocate(capacity: bytes.count + 16)
+        defer { block.deallocate() }
+        var writer = ByteWriter(block)
+        if let problem = TargetNormaliser.normalise(bytes.span, 0..<pathEnd, into: &writer) {
+            return .malformed("\(problem)")
+        }
+        block.commit(writer)
+        let path = String(copying: block.readable)
+        guard let entry = router.match(block.readable) else { return .noRoute(path: path) }
+        let known = Method.allCases.first { "\($0.name)" == method } ?? .other
+        let number = router.entries[entry].routes[Int(known.rawValue)]
+        guard number >= 0 else {
+            return .otherMethods(path: path, allow: String(copying: router.entries[entry].allow.readable))
+        }
+        return .route(Int(number), path: path)
+    }
+}
