@@ -232,6 +232,12 @@ package struct MetricsText {
             let age = Self.seconds(MonotonicClock.nowMicroseconds() - heard)
             line("gateway_revocation_lag_seconds", [], heard == 0 ? "+Inf" : age)
         }
+        if let due = server.shared.keysDueForRotation {
+            family(
+                "gateway_keys_due_for_rotation", "gauge",
+                "Usable keys that were made 90 days ago or have not been used for 90 days.")
+            line("gateway_keys_due_for_rotation", [], "\(due)")
+        }
         family("gateway_store_up", "gauge", "Whether every worker reaches the store.")
         line("gateway_store_up", [], server.isStoreUp ? "1" : "0")
     }

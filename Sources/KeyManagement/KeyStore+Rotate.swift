@@ -1,5 +1,6 @@
 import Keys
 import Reactor
+import Redis
 
 // Replacing a key: a new one with every setting of the old, and an end for the old. On one Redis both are
 // one script. In a cluster the order is such that, wherever the program dies, the old key still works and
@@ -57,6 +58,14 @@ extension KeyStore {
             return RotatedKey(key: key, old: replaced, secret: secret)
         }
         throw .changed("other programs keep changing this key; try again")
+    }
+
+    /// Adds to the calls of keys that have been replaced, by id.
+    package func addCalls(_ calls: [String: Int64]) throws(KeyStoreProblem) {
+        let values = try runAll(calls.map { ["HINCRBY", "\(prefix)calls", $0.key, "\($0.value)"] })
+        for value in values {
+            if case .error(let text) = value { throw .unavailable(text) }
+        }
     }
 
     /// A key can be replaced while it is in use, and again when its successor has never come into use.

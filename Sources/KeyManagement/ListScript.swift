@@ -23,36 +23,55 @@ enum ListScript {
           first = rank and rank + 1 or redis.call('ZCOUNT', KEYS[1], '(' .. score, '+inf')
         end
         local entries = redis.call('ZREVRANGE', KEYS[1], first, first + count - 1, 'WITHSCORES')
-        local fields = {'id', 'account', 'tier', 'status', 'name', 'hint', 'created_at', 'expires_at',
-          'rotated_to', 'revoked_at'}
+        -- Only what the filter asks about is read.
+        local fields, at = {'id', 'tier'}, {}
+        local function need(wanted, ...)
+          if not wanted then return end
+          for _, name in ipairs({...}) do
+            if not at[name] then
+              fields[#fields + 1] = name
+              at[name] = #fields
+            end
+          end
+        end
+        need(account ~= '', 'account')
+        need(status ~= '' or due, 'status', 'expires_at', 'revoked_at')
+        need(due, 'created_at', 'rotated_to')
+        need(text ~= '', 'name', 'hint')
         local function holds(value)
           return value and string.find(string.lower(value), text, 1, true)
         end
         local function fits(id, r)
-          if (r[1] or id) ~= id or not r[3] then return false end
-          if account ~= '' and (r[2] or id) ~= account then return false end
-          if tier ~= '' and r[3] ~= tier then return false end
-          local standing = r[4] or 'active'
-          if standing == 'revoked' or r[10] then standing = 'revoked'
-          elseif r[8] and now >= (tonumber(r[8]) or 0) then standing = 'expired' end
-          if status ~= '' and standing ~= status then return false end
-          if due then
-            if standing ~= 'active' or (r[9] and r[9] ~= '') then return false end
-            local created = tonumber(r[7] or '')
-            if not created or now - created < after then return false end
+          if (r[1] or id) ~= id or not r[2] then return false end
+          if tier ~= '' and r[2] ~= tier then return false end
+          if account ~= '' and (r[at.account] or id) ~= account then return false end
+          if status ~= '' or due then
+            local standing = r[at.status] or 'active'
+            if standing == 'revoked' or r[at.revoked_at] then standing = 'revoked'
+            elseif r[at.expires_at] and now >= (tonumber(r[at.expires_at]) or 0) then standing = 'expired' end
+            if status ~= '' and standing ~= status then return false end
+            if due then
+              if standing ~= 'active' or (r[at.rotated_to] and r[at.rotated_to] ~= '') then return false end
+              local created = tonumber(r[at.created_at] or '')
+              if not created or now - created < after then return false end
+            end
           end
-          return text == '' or holds(id) or holds(r[5]) or holds(r[6])
+          return text == '' or holds(id) or holds(r[at.name]) or holds(r[at.hint])
         end
+        local names = {}
+        for i = 1, #entries, 2 do names[#names + 1] = prefix .. 'id:' .. entries[i] end
+        local digests = #names > 0 and redis.call('MGET', unpack(names)) or {}
         local out = {0, score, id, #entries < 2 * count and 1 or 0}
         for i = 1, #entries, 2 do
           local id = entries[i]
           out[2], out[3] = entries[i + 1], id
-          local hex = redis.call('GET', prefix .. 'id:' .. id)
+          local hex = digests[(i + 1) / 2]
           local name = hex and prefix .. 'key:' .. hex
           local record = name and redis.pcall('HMGET', name, unpack(fields))
           -- A name that is no hash is nobody's key; anything else that fails is a failure.
-          if record and record.err and not string.find(record.err, 'WRONGTYPE', 1, true) then return record end
-          if record and not record.err and fits(id, record) then
+          local problem = record and record.err
+          if problem and not string.find(problem, 'WRONGTYPE', 1, true) then return record end
+          if record and not problem and fits(id, record) then
             out[1] = out[1] + 1
             if wanted > 0 then
               out[#out + 1] = {hex, redis.call('HGET', KEYS[2], id), redis.call('HGET', KEYS[3], id),
@@ -76,11 +95,14 @@ enum ListScript {
           'SCAN', ARGV[2], 'MATCH', prefix .. 'key:*', 'COUNT', ARGV[3], 'TYPE', 'hash')
         for _, name in ipairs(found[2]) do
           local hex = string.sub(name, #prefix + 5)
-          if #hex == 64 and not string.find(hex, '[^0-9a-f]') then
+          -- Keys of our own making have the usual id, and are known by it.
+          local usual = 'key_' .. string.sub(hex, 1, 16)
+          local isDigest = #hex == 64 and not string.find(hex, '[^0-9a-f]')
+          if isDigest and not redis.call('ZSCORE', KEYS[1], usual) then
             local record = redis.call('HMGET', name, 'id', 'tier', 'created_at')
-            local id = record[1] or 'key_' .. string.sub(hex, 1, 16)
+            local id = record[1] or usual
             if record[2] and #id > 0 and #id <= 128 and not redis.call('ZSCORE', KEYS[1], id) then
-              local created = tonumber(record[3] or '') and string.find(record[3], '^%d+$') and record[3]
+              local created = record[3] and string.find(record[3], '^%d+$') and record[3]
               redis.call('SET', prefix .. 'id:' .. id, hex, 'NX')
               redis.call('ZADD', KEYS[1], created or '0', id)
             end

@@ -120,12 +120,12 @@ private struct LeakScan {
 
     mutating func look(at path: String) {
         if path == "-" { return look(at: FileHandle.standardInput, named: "-") }
-        var isFolder: ObjCBool = false
-        guard FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) else {
+        let target = URL(filePath: path).resolvingSymlinksInPath().path
+        guard let kind = Self.kind(of: target) else {
             problems.append("\(path): there is no such file")
             return
         }
-        guard isFolder.boolValue else { return lookAtFile(path) }
+        guard kind == .typeDirectory else { return lookAtFile(path) }
         guard let walk = FileManager.default.enumerator(atPath: path) else {
             problems.append("\(path): the folder cannot be read")
             return
@@ -137,9 +137,12 @@ private struct LeakScan {
             }
             let whole = path.hasSuffix("/") ? path + name : "\(path)/\(name)"
             // Links lead to what is read under its own name, or out of the folder.
-            let type = try? FileManager.default.attributesOfItem(atPath: whole)[.type] as? FileAttributeType
-            if type == .typeRegular { lookAtFile(whole) }
+            if Self.kind(of: whole) == .typeRegular { lookAtFile(whole) }
         }
+    }
+
+    private static func kind(of path: String) -> FileAttributeType? {
+        (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType
     }
 
     private mutating func lookAtFile(_ path: String) {

@@ -46,6 +46,8 @@ final class StoreThread: @unchecked Sendable {
             threads.append(try Thread.start(name: "store") { [self] in serve() })
             if let options {
                 threads.append(try Thread.start(name: "invalidation") { [self] in listen(options) })
+                let chores = KeyChores(configuration, server)
+                threads.append(try Thread.start(name: "keys") { [stopping] in chores.run(until: stopping) })
             }
         } catch {
             throw ServerProblem("the system refuses a thread: \(error.reason)")

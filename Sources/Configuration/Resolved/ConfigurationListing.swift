@@ -86,6 +86,7 @@ private struct Listing {
     mutating func add(_ upstream: UpstreamConfiguration) {
         let name = "upstreams.\(upstream.name)"
         add("\(name).endpoints", upstream.endpoints.map(\.text).joined(separator: ", "))
+        add("\(name).http2", "\(upstream.usesHTTP2)")
         add("\(name).balance", "\(upstream.balance)")
         if let health = upstream.health {
             add("\(name).health.path", health.path)

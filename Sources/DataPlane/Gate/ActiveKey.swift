@@ -31,6 +31,11 @@ struct ActiveKey: ~Copyable {
     var policy: PolicyText
     /// When its use was last noted, seconds of wall time.
     var seenSeconds: Int64 = 0
+    /// Whether another key replaces this one: then its calls are counted, so that its owner sees who still
+    /// uses it.
+    var isReplaced: Bool
+    /// Calls since they were last noted.
+    var callsUnnoted: Int64 = 0
     /// The cache's own hold and one per call under way.
     var holders: Int32 = 1
     /// The cache has let go of it while calls were under way: it is counted in `StoreState.orphans`.

@@ -110,10 +110,32 @@ extension Worker {
     /// Tells the store thread, once a minute, that a key is in use.
     private func noteUse(_ key: Slot<ActiveKey>) {
         let second = state.value.dateSecond
+        if key.value.isReplaced, hasStore {
+            key.value.callsUnnoted += 1
+            if key.value.callsUnnoted == 1 { replacedKeys.append(Int32(key.index)) }
+        }
         guard hasStore, second - key.value.seenSeconds >= HardLimits.seenSeconds else { return }
         key.value.seenSeconds = second
         let identity = key.value.identity
         shared.noteSeen(String(copying: identity.span(key.value.id)), atSeconds: second)
+    }
+
+    /// Once a second: tells how often keys were used that have been replaced.
+    func noteReplacedKeys() {
+        for index in replacedKeys {
+            // A slot that has changed hands has told its calls before.
+            if let key = keys.occupant(at: Int(index)) { noteCalls(key) }
+        }
+        replacedKeys.removeAll(keepingCapacity: true)
+    }
+
+    private func noteCalls(_ key: Slot<ActiveKey>) {
+        guard key.value.callsUnnoted > 0 else { return }
+        let identity = key.value.identity
+        shared.noteCalls(
+            String(copying: identity.span(key.value.id)), key.value.callsUnnoted,
+            atSeconds: state.value.dateSecond)
+        key.value.callsUnnoted = 0
     }
 
     /// An entry whose time is over is asked for again; while the store is away it serves for `stale_for`.
@@ -225,7 +247,7 @@ extension Worker {
             policy: windows.count > 0
                 ? PolicyText(
                     tier: record.tier, plan: windows, legacy: plan.configuration.legacyRateLimitHeaders)
-                : PolicyText(), round: store.value.round)
+                : PolicyText(), isReplaced: record.rotatedTo != nil, round: store.value.round)
     }
 
     /// First microsecond of wall time at which a key is over.
@@ -267,6 +289,7 @@ extension Worker {
             let left = (store.value.orphans[key.value.digest] ?? 1) - 1
             store.value.orphans[key.value.digest] = left == 0 ? nil : left
         }
+        noteCalls(key)
         detachAccount(key)
         key.value.identity.deallocate()
         key.value.policy.deallocate()

@@ -74,6 +74,8 @@ package final class SharedState: Sendable {
     package let topologyRequests: Wakeup
     private let namesCell = Mutex(LogNames())
     private let seen = Mutex<[String: Int64]>([:])
+    private let calls = Mutex<[String: Int64]>([:])
+    private let dueKeys = Atomic<Int>(-1)
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration) throws(SystemError) {
@@ -113,6 +115,41 @@ package final class SharedState: Sendable {
         seen.withLock { seen in
             if seen.count < Self.seenMax { seen[id] = second }
         }
+    }
+
+    /// Adds calls of a key that has been replaced.
+    func noteCalls(_ id: String, _ count: Int64, atSeconds second: Int64) {
+        noteSeen(id, atSeconds: second)
+        calls.withLock { calls in
+            if calls.count < Self.seenMax || calls[id] != nil { calls[id, default: 0] += count }
+        }
+    }
+
+    /// Calls of replaced keys since the last call.
+    package func takeCalls() -> [String: Int64] {
+        calls.withLock { calls in
+            let taken = calls
+            calls = [:]
+            return taken
+        }
+    }
+
+    /// Takes calls back that could not be written down.
+    package func returnCalls(_ returned: [String: Int64]) {
+        calls.withLock { calls in
+            for (id, count) in returned where calls.count < Self.seenMax || calls[id] != nil {
+                calls[id, default: 0] += count
+            }
+        }
+    }
+
+    /// Usable keys that are due for rotation, as last counted; nil before that.
+    package var keysDueForRotation: Int? {
+        get {
+            let count = dueKeys.load(ordering: .relaxed)
+            return count < 0 ? nil : count
+        }
+        set { dueKeys.store(newValue ?? -1, ordering: .relaxed) }
     }
 
     /// Keys that were in use since the last call, with the second of their latest use.

@@ -114,6 +114,8 @@ package final class Worker {
     /// Everything that a reload replaces.
     let snapshot: Mutable<WorkerSnapshot>
     let digester: Digester
+    /// Slots of replaced keys that were used in this second.
+    var replacedKeys: [Int32] = []
     let cache: KeyCache
     let upstreams: FixedArray<UpstreamState>
     let endpoints: FixedArray<EndpointState>
@@ -259,6 +261,7 @@ package final class Worker {
         let second = wall / 1_000_000
         guard second != state.value.dateSecond else { return }
         state.value.dateSecond = second
+        noteReplacedKeys()
         state.value.dateLine.clear()
         var writer = ByteWriter(state.value.dateLine)
         writer.append("Date: ")
