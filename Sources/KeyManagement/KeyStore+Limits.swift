@@ -13,6 +13,11 @@ package struct WindowUse: Sendable, Equatable {
     package var nextPermitInMicroseconds: Int64?
     /// Microseconds until the call that was asked for fits, 0 when it fits now; nil when it never does.
     package var fitsInMicroseconds: Int64?
+    /// Permits by part of the window, the oldest first; the last part ends now.
+    package var course: [Int64]
+
+    /// Parts of a window in `course`.
+    package static let courseParts = 64
 
     /// Permits left, never below 0.
     package var remaining: Int64 { max(0, window.limit - used) }
@@ -141,6 +146,7 @@ extension WindowUse {
             "\"used\":\(used)", "\"remaining\":\(remaining)",
         ]
         if let next = nextPermitInMicroseconds { members.append("\"next_permit_in\":\(Self.seconds(next))") }
+        members.append("\"course\":[\(course.map(String.init).joined(separator: ","))]")
         return "{" + members.joined(separator: ",") + "}"
     }
 
@@ -170,8 +176,13 @@ extension WindowUse {
             excess -= run.permits
             fits = wait(until: run.instant)
         }
+        var course = [Int64](repeating: 0, count: Self.courseParts)
+        for run in runs {
+            let part = (run.instant - horizon) * Int64(Self.courseParts) / max(1, window.lengthMicroseconds)
+            course[max(0, min(Self.courseParts - 1, Int(part)))] += run.permits
+        }
         self.init(
             window: window, used: used, nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
-            fitsInMicroseconds: fits)
+            fitsInMicroseconds: fits, course: course)
     }
 }

@@ -95,7 +95,7 @@ extension KeyStore {
             guard let expires = old.expiresAtSeconds else { return nil }
             // Without a beginning there is no lifetime to repeat.
             guard let created = old.createdAtSeconds, created < expires else { return expires }
-            return WallClock.nowSeconds() + (expires - created)
+            return min(WallClock.nowSeconds() + (expires - created), secondsMax)
         }
     }
 

@@ -191,8 +191,11 @@ package final class KeyStore {
         }
     }
 
+    /// The latest time that a record can hold: twelve digits.
+    static let secondsMax: Int64 = 999_999_999_999
+
     func check(expires seconds: Int64) throws(KeyStoreProblem) {
-        guard seconds <= 999_999_999_999 else {
+        guard seconds <= Self.secondsMax else {
             throw .invalid(field: "expires_at", "this is no time in Unix seconds")
         }
         guard seconds > WallClock.nowSeconds() else {
