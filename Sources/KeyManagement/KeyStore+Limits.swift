@@ -7,8 +7,10 @@ import Redis
 package struct WindowUse: Sendable, Equatable {
     /// Permits and length.
     package var window: Window
-    /// Permits that count against it.
+    /// Permits that count against it, those on lease included.
     package var used: Int64
+    /// Permits that gateways hold on lease: they count until it is told what was spent of them.
+    package var leased: Int64
     /// Microseconds until the next permit is free again; nil when none is taken.
     package var nextPermitInMicroseconds: Int64?
     /// Microseconds until the call that was asked for fits, 0 when it fits now; nil when it never does.
@@ -114,19 +116,26 @@ extension KeyStore {
     package func use(
         _ limits: LimitSpecification, account: String, cost: Int64 = 1
     ) throws(KeyStoreProblem) -> [WindowUse] {
-        let names = limits.windows.map { "\(prefix)limit:{\(account)}:\(Self.suffix(of: $0))" }
-        let replies = try runAll([["TIME"]] + names.map { ["LRANGE", $0, "0", "-1"] })
+        let names = limits.windows.map { "{\(account)}:\(Self.suffix(of: $0))" }
+        // The clock of the Redis that holds the windows, wherever that is.
+        let time = ["EVAL", "return redis.call('TIME')", "1", "\(prefix)limit:\(names[0])"]
+        let replies = try runAll(
+            [time] + names.map { ["LRANGE", "\(prefix)limit:\($0)", "0", "-1"] }
+                + names.map { ["HVALS", "\(prefix)lease:\($0)"] })
         guard let time = replies[0].elements, time.count == 2,
             let seconds = time[0].text.flatMap({ Int64($0) }),
             let part = time[1].text.flatMap({ Int64($0) })
         else { throw .unavailable("the store answered TIME with something else") }
         let now = seconds * 1_000_000 + part
         var result: [WindowUse] = []
-        for (window, reply) in zip(limits.windows, replies.dropFirst()) {
-            guard let entries = reply.elements else {
-                throw .unavailable("a window of the account cannot be read")
-            }
-            result.append(WindowUse(window, entries.compactMap(\.text), cost: cost, nowMicroseconds: now))
+        for (index, window) in limits.windows.enumerated() {
+            guard let entries = replies[1 + index].elements,
+                let leases = replies[1 + names.count + index].elements
+            else { throw .unavailable("a window of the account cannot be read") }
+            result.append(
+                WindowUse(
+                    window, entries.compactMap(\.text), leases: leases.compactMap(\.text), cost: cost,
+                    nowMicroseconds: now))
         }
         return result
     }
@@ -143,7 +152,7 @@ extension WindowUse {
     package var json: String {
         var members = [
             "\"limit\":\(window.limit)", "\"window\":\(Self.seconds(window.lengthMicroseconds))",
-            "\"used\":\(used)", "\"remaining\":\(remaining)",
+            "\"used\":\(used)", "\"leased\":\(leased)", "\"remaining\":\(remaining)",
         ]
         if let next = nextPermitInMicroseconds { members.append("\"next_permit_in\":\(Self.seconds(next))") }
         members.append("\"course\":[\(course.map(String.init).joined(separator: ","))]")
@@ -157,9 +166,14 @@ extension WindowUse {
         return "\(whole).\(String(repeating: "0", count: 6 - digits.count))\(digits)"
     }
 
-    /// Reads a window as the limiter keeps it: instants, or after a head `r:<permits>` runs
-    /// `<instant>:<permits>`; the oldest first.
-    init(_ window: Window, _ entries: [String], cost: Int64, nowMicroseconds now: Int64) {
+    /// Reads a window as the limiter keeps it.
+    ///
+    /// - Parameters:
+    ///   - entries: instants, or after a head `r:<permits>` runs `<instant>:<permits>`; the oldest first.
+    ///   - leases: each `<permits>:<end>:<call>`; it is written down in full at its end at the latest.
+    init(
+        _ window: Window, _ entries: [String], leases: [String], cost: Int64, nowMicroseconds now: Int64
+    ) {
         let horizon = now - window.lengthMicroseconds
         let isRuns = entries.first?.hasPrefix("r:") ?? false
         var runs: [(instant: Int64, permits: Int64)] = []
@@ -169,10 +183,17 @@ extension WindowUse {
             runs.append((instant, isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1))
         }
         func wait(until instant: Int64) -> Int64 { max(0, instant + window.lengthMicroseconds + 1 - now) }
-        let used = runs.reduce(0) { $0 + $1.permits }
+        var held: [(instant: Int64, permits: Int64)] = []
+        for lease in leases {
+            let parts = lease.split(separator: ":").map { Int64($0) ?? 0 }
+            guard parts.count == 3, parts[1] >= horizon else { continue }
+            held.append((parts[1], parts[0]))
+        }
+        let leased = held.reduce(0) { $0 + $1.permits }
+        let used = runs.reduce(leased) { $0 + $1.permits }
         var fits: Int64? = cost > window.limit ? nil : 0
         var excess = used + cost - window.limit
-        for run in runs where fits != nil && excess > 0 {
+        for run in runs + held.sorted(by: { $0.instant < $1.instant }) where fits != nil && excess > 0 {
             excess -= run.permits
             fits = wait(until: run.instant)
         }
@@ -182,7 +203,8 @@ extension WindowUse {
             course[max(0, min(Self.courseParts - 1, Int(part)))] += run.permits
         }
         self.init(
-            window: window, used: used, nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
+            window: window, used: used, leased: leased,
+            nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
             fitsInMicroseconds: fits, course: course)
     }
 }

@@ -123,7 +123,6 @@ extension KeyStore {
 
     /// Looks for records that other programs have written, and gives them their entries in the index.
     func adopt() throws(KeyStoreProblem) {
-        guard !spreads else { return }
         let now = MonotonicClock.nowMicroseconds()
         if let last = adoptedMicroseconds, now - last < Self.adoptMicroseconds { return }
         guard let size = try run(["DBSIZE"]).integer, size <= Self.adoptedKeysMax else { return }
@@ -135,9 +134,13 @@ extension KeyStore {
     ///
     /// - Parameter pause: called between two commands; false ends the look.
     package func adoptAll(pause: () -> Bool) throws(KeyStoreProblem) {
-        guard !isMemory, !spreads else { return }
+        guard !isMemory else { return }
         var cursor = "0"
         repeat {
+            if spreads {
+                cursor = try adoptSpread(cursor)
+                continue
+            }
             let reply = try run([
                 "EVAL", ListScript.adopt, "1", indexName, prefix, cursor, "\(Self.adoptChunk)",
             ])
@@ -146,5 +149,36 @@ extension KeyStore {
             }
             cursor = next
         } while cursor != "0" && pause()
+    }
+
+    /// The same in a cluster, where every name is asked for at its own place.
+    ///
+    /// - Returns: the next cursor.
+    private func adoptSpread(_ cursor: String) throws(KeyStoreProblem) -> String {
+        let reply = try run([
+            "SCAN", cursor, "MATCH", "\(prefix)key:*", "COUNT", "\(Self.adoptChunk)", "TYPE", "hash",
+        ])
+        guard let parts = reply.elements, parts.count == 2, let next = parts[0].text else {
+            throw .unavailable("the store answered SCAN with something else")
+        }
+        let digests = (parts[1].elements ?? []).compactMap { name -> Digest256? in
+            guard let hex = name.text?.suffix(Digest256.hexadecimalCount) else { return nil }
+            // Names are written in lower case; what is not is nobody's key.
+            return Digest256(hex: String(hex)).flatMap { $0.hexadecimal == hex ? $0 : nil }
+        }
+        func missing(_ ids: [String]) throws(KeyStoreProblem) -> [Bool] {
+            try runAll(ids.map { ["ZSCORE", indexName, $0] }).map { $0.text == nil }
+        }
+        let isUnusual = try missing(digests.map(KeyRecord.defaultID))
+        let unknown = zip(digests, isUnusual).filter(\.1).map(\.0)
+        let records = try runAll(unknown.map { ["HGETALL", recordName($0)] })
+        let keys = zip(unknown, records).compactMap { digest, value in
+            value.fields.flatMap { StoredKey(digest, $0)?.record }
+        }
+        for (record, isMissing) in zip(keys, try missing(keys.map(\.id))) where isMissing {
+            _ = try run(["SET", idName(record.id), record.digest.hexadecimal, "NX"])
+            _ = try run(["ZADD", indexName, "\(record.createdAtSeconds ?? 0)", record.id])
+        }
+        return next
     }
 }

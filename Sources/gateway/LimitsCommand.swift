@@ -23,7 +23,7 @@ struct LimitsCommand: ParsableCommand {
                 Console.out(limits.json)
                 return
             }
-            var rows = [["POLICY", "WINDOW", "LIMIT", "USED", "REMAINING", "NEXT PERMIT"]]
+            var rows = [["POLICY", "WINDOW", "LIMIT", "USED", "ON LEASE", "REMAINING", "NEXT PERMIT"]]
             for policy in limits.policies { rows += Self.rows(policy.windows, of: policy.name) }
             Console.out(KeyText.table(rows))
         }
@@ -32,7 +32,7 @@ struct LimitsCommand: ParsableCommand {
             windows.map { use in
                 [
                     policy, KeyText.length(use.window.lengthMicroseconds), "\(use.window.limit)",
-                    "\(use.used)", "\(use.remaining)",
+                    "\(use.used)", "\(use.leased)", "\(use.remaining)",
                     use.nextPermitInMicroseconds.map { "in \(KeyText.length($0))" } ?? "-",
                 ]
             }

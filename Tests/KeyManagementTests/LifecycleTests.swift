@@ -307,9 +307,15 @@ struct LifecycleTests {
             "RPUSH", "gateway:limit:{acme}:3600s", "r:12", "\(now - 4_000_000_000):2",
             "\(now - 60_000_000):10",
         ])
+        // Permits on lease count, those of a lease that ended long ago do not.
+        _ = try scene.redis.command([
+            "HSET", "gateway:lease:{acme}:3600s", "node", "40:\(now + 200_000):7", "gone",
+            "9:\(now - 4_000_000_000):1",
+        ])
         let limits = try scene.store.limits(ofAccount: "acme")
         let custom = try #require(limits.policies.first { $0.name == "custom" })
-        #expect(custom.windows.map(\.used) == [2, 10] && custom.windows.map(\.remaining) == [3, 9_990])
+        #expect(custom.windows.map(\.used) == [2, 50] && custom.windows.map(\.remaining) == [3, 9_950])
+        #expect(custom.windows.map(\.leased) == [0, 40])
         let next = try #require(custom.windows[0].nextPermitInMicroseconds)
         #expect((20_000_000...30_000_001).contains(next))
         let tier = try #require(limits.policies.first { $0.name == "pro" })

@@ -27,8 +27,6 @@ struct ListingTests {
     func list(_ spreads: Bool) throws {
         let scene = try Scene(spreads: spreads)
         try fill(scene, 30)
-        // A cluster's listing relies on running gateways for records of other programs.
-        if spreads { _ = try scene.another().list() }
         _ = try scene.redis.command(["HSET", "gateway:seen", "k29", "77", "k0", "78"])
         let all = try scene.store.list().keys
         #expect(all.count == 31 && all[0].isStatic)
