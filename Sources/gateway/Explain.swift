@@ -27,7 +27,7 @@ struct Explain: ParsableCommand {
 
     func run() throws {
         let (store, configuration) = try options.open()
-        let finding = ServingPlan(configuration).find(method: method, target: target)
+        let finding = RouteFinding.find(method, target, in: configuration.routes)
         let explanation = try KeysCommand.run { () throws(KeyStoreProblem) in
             try Explanation(store, configuration, finding, keyID: keyID)
         }

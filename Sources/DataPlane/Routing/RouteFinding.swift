@@ -1,3 +1,4 @@
+package import Configuration
 import HTTPWire
 import Reactor
 
@@ -13,13 +14,16 @@ package enum RouteFinding: Sendable, Equatable {
     case route(Int, path: String)
 }
 
-extension ServingPlan {
+extension RouteFinding {
     /// The route of a request, found as workers find it.
     ///
     /// - Parameters:
+    ///   - routes: as the loader has checked them.
     ///   - method: as it would stand in the request.
     ///   - target: path and query, starting with `/`.
-    package func find(method: String, target: String) -> RouteFinding {
+    package static func find(
+        _ method: String, _ target: String, in routes: [RouteConfiguration]
+    ) -> RouteFinding {
         let bytes = Array(target.utf8)
         let pathEnd = bytes.firstIndex(of: UInt8(ascii: "?")) ?? bytes.count
         var block = Block.allocate(capacity: bytes.count + 16)
@@ -30,6 +34,7 @@ extension ServingPlan {
         }
         block.commit(writer)
         let path = String(copying: block.readable)
+        let router = Router(routes)
         guard let entry = router.match(block.readable) else { return .noRoute(path: path) }
         let known = Method.allCases.first { "\($0.name)" == method } ?? .other
         let number = router.entries[entry].routes[Int(known.rawValue)]
