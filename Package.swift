@@ -45,7 +45,16 @@ let package = Package(
         module(
             "DataPlane",
             ["Reactor", "TLS", "HTTPWire", "HTTP2", "Redis", "Limits", "Keys", "Configuration"]),
-        module("Admin", ["DataPlane", "Reactor", "HTTPWire", "Configuration"]),
+        .target(
+            name: "Dashboard",
+            resources: [.embedInCode("Files")],
+            swiftSettings: settings),
+        module(
+            "Admin",
+            [
+                "Dashboard", "DataPlane", "KeyManagement", "Configuration", "Keys", "Limits", "HTTPWire",
+                "TLS", "Reactor",
+            ]),
         .executableTarget(
             name: "gateway",
             dependencies: [

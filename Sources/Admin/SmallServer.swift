@@ -5,63 +5,100 @@ package import Reactor
 // A small HTTP/1.1 server on a loop of its own or of the control thread: for operators, probes and the demo's
 // upstream. Its clients are few and its answers small, so a connection is an object and an answer is one
 // array.
+//
+// A handler answers at once, or says that the answer comes later: then the connection is neither read nor
+// closed until `answer` is called with the request's ticket. A connection has one request in hand at a time.
 
 /// A whole request.
-package struct SmallRequest {
+package struct SmallRequest: Sendable {
     package var method: String
     package var path: String
+    /// With its `?`; empty when there is none.
     package var query: String
     package var fields: [(name: String, value: String)]
     package var body: [UInt8]
+    /// Who asks.
+    package var peer: SocketAddress
+    /// What `SmallServer.answer` wants when the answer comes later.
+    package var ticket: UInt64
 
     /// The first field of a name, given in lower case.
     package func field(_ name: String) -> String? {
         fields.first { $0.name.lowercased() == name }?.value
     }
+
+    /// How many fields have a name, given in lower case.
+    package func count(of name: String) -> Int {
+        fields.reduce(0) { $0 + ($1.name.lowercased() == name ? 1 : 0) }
+    }
 }
 
 /// A whole answer.
-package struct SmallAnswer {
+package struct SmallAnswer: Sendable {
     package var status: Int
+    /// Empty without a body.
     package var type: String
     package var body: [UInt8]
     package var fields: [(name: String, value: String)] = []
 
     package init(_ status: Int, _ type: String, _ body: String) {
+        self.init(status, type, Array(body.utf8))
+    }
+
+    package init(_ status: Int, _ type: String, _ body: [UInt8]) {
         self.status = status
         self.type = type
-        self.body = Array(body.utf8)
+        self.body = body
+    }
+
+    /// A refusal in the same shape as the data plane's.
+    package init(_ status: Int, code: String, _ message: String) {
+        self.init(
+            status, "application/json",
+            "{\"error\":{\"code\":\"\(code)\",\"message\":\"\(JSONText.escape(message))\"}}\n")
     }
 }
 
 package final class SmallServer {
     private final class Connection {
         let descriptor: Descriptor
+        let peer: SocketAddress
         var input: [UInt8] = []
         var output: [UInt8] = []
         var sent = 0
         var closesAfterOutput = false
+        /// An answer is under way from elsewhere.
+        var isWaiting = false
+        var isHead = false
+        var saidContinue = false
+        /// Everything is said: what still arrives is dropped, so that closing does not reset the connection
+        /// before the client has read the answer.
+        var isLingering = false
         var deadlineMicroseconds: Int64
 
-        init(_ descriptor: Descriptor, deadlineMicroseconds: Int64) {
+        init(_ descriptor: Descriptor, _ peer: SocketAddress, deadlineMicroseconds: Int64) {
             self.descriptor = descriptor
+            self.peer = peer
             self.deadlineMicroseconds = deadlineMicroseconds
         }
 
         deinit { Socket.close(descriptor) }
     }
 
-    /// What one request may take, head and body.
-    private static let requestBytesMax = 262_144
+    private enum Progress { case needsMore, answered, waiting }
+
     private static let limits = HeadLimits(headBytes: 32_768, fields: 100, targetBytes: 8_192)
-    /// A client that neither asks nor reads for this long is closed, in microseconds.
+    /// A client that is quiet for this long, or takes longer for one request, is closed; microseconds.
     private static let idleMicroseconds: Int64 = 30_000_000
+    /// How long a client gets to read its last answer.
+    private static let lingerMicroseconds: Int64 = 2_000_000
 
     private let poller: Poller
     private var listener: Descriptor
     private let firstToken: UInt64
     private let connectionsMax: Int
-    private let handler: (SmallRequest) -> SmallAnswer
+    private let bodyBytesMax: Int
+    private let handler: (SmallRequest) -> SmallAnswer?
     private var connections: [UInt64: Connection] = [:]
     private var nextToken: UInt64
     private var head = RequestHead()
@@ -74,11 +111,14 @@ package final class SmallServer {
     /// - Parameters:
     ///   - inherited: a socket that listens on the address already.
     ///   - firstToken: tokens from here on are this server's.
+    ///   - connectionsMax: with more, the one that has been idle longest makes room.
+    ///   - bodyBytesMax: what the body of a request may take.
+    ///   - handler: nil says that `answer` will be called later, exactly once, on the loop's thread.
     /// - Throws: `ServerProblem`.
     package init(
         address text: String, inherited: Descriptor? = nil, poller: Poller, firstToken: UInt64,
-        connectionsMax: Int,
-        handler: @escaping (SmallRequest) -> SmallAnswer
+        connectionsMax: Int, bodyBytesMax: Int = 262_144,
+        handler: @escaping (SmallRequest) -> SmallAnswer?
     ) throws(ServerProblem) {
         guard let wanted = SocketAddress.parse(text) else {
             throw ServerProblem("\"\(text)\" is not an address like 127.0.0.1:9901")
@@ -86,6 +126,7 @@ package final class SmallServer {
         self.poller = poller
         self.firstToken = firstToken
         self.connectionsMax = connectionsMax
+        self.bodyBytesMax = bodyBytesMax
         self.handler = handler
         nextToken = firstToken + 1
         do {
@@ -108,9 +149,34 @@ package final class SmallServer {
             return
         }
         guard let connection = connections[event.token] else { return }
-        connection.deadlineMicroseconds = nowMicroseconds + Self.idleMicroseconds
-        if event.isWritable { flush(connection, event.token) }
-        if event.isReadable || event.isHangup || event.isPeerClosed { read(connection, event.token) }
+        if connection.isLingering {
+            drain(connection, event.token)
+            return
+        }
+        if connection.isWaiting {
+            // Nothing is watched for but the end of the connection: nobody waits for the answer any more.
+            if event.isHangup { connections[event.token] = nil }
+            return
+        }
+        if !connection.output.isEmpty {
+            if event.isHangup {
+                connections[event.token] = nil
+            } else if event.isWritable {
+                flush(connection, event.token, nowMicroseconds)
+                advance(event.token, nowMicroseconds)
+            }
+        } else if event.isReadable || event.isHangup || event.isPeerClosed {
+            read(connection, event.token, nowMicroseconds)
+        }
+    }
+
+    /// Sends an answer that was to come later; nothing happens when its connection has gone.
+    package func answer(_ ticket: UInt64, _ answer: SmallAnswer, nowMicroseconds: Int64) {
+        guard let connection = connections[ticket], connection.isWaiting else { return }
+        connection.isWaiting = false
+        prepare(answer, connection)
+        flush(connection, ticket, nowMicroseconds)
+        advance(ticket, nowMicroseconds)
     }
 
     /// The socket, for a process that takes over; closed when this one has let go of it.
@@ -126,13 +192,15 @@ package final class SmallServer {
 
     /// Closes clients that have gone quiet.
     package func tick(nowMicroseconds: Int64) {
-        for (token, connection) in connections where connection.deadlineMicroseconds < nowMicroseconds {
+        for (token, connection) in connections
+        where connection.deadlineMicroseconds < nowMicroseconds && !connection.isWaiting {
             connections[token] = nil
         }
     }
 
     private func accept(_ now: Int64) {
-        while listener.isOpen, case .accepted(let descriptor, _) = Socket.accept(on: listener) {
+        while listener.isOpen, case .accepted(let descriptor, let peer) = Socket.accept(on: listener) {
+            if connections.count >= connectionsMax { evictIdle() }
             guard connections.count < connectionsMax else {
                 Socket.close(descriptor)
                 continue
@@ -144,11 +212,19 @@ package final class SmallServer {
                 continue
             }
             connections[token] = Connection(
-                descriptor, deadlineMicroseconds: now + Self.idleMicroseconds)
+                descriptor, peer, deadlineMicroseconds: now + Self.idleMicroseconds)
         }
     }
 
-    private func read(_ connection: Connection, _ token: UInt64) {
+    /// Connections that are kept for a next request, or never had one, must not shut others out.
+    private func evictIdle() {
+        let idle = connections.filter { !$0.value.isWaiting && $0.value.output.isEmpty }
+        guard let oldest = idle.min(by: { $0.value.deadlineMicroseconds < $1.value.deadlineMicroseconds })
+        else { return }
+        connections[oldest.key] = nil
+    }
+
+    private func read(_ connection: Connection, _ token: UInt64, _ now: Int64) {
         scratch.clear()
         switch Socket.receive(connection.descriptor, into: &scratch, limit: scratch.capacity) {
         case .bytes: break
@@ -157,37 +233,51 @@ package final class SmallServer {
             connections[token] = nil
             return
         }
+        // The first bytes of a request start its clock; those that trickle in later do not stop it.
+        if connection.input.isEmpty { connection.deadlineMicroseconds = now + Self.idleMicroseconds }
         let bytes = scratch.readable
         for index in 0..<bytes.count { connection.input.append(bytes[index]) }
-        while connection.output.isEmpty, !connection.input.isEmpty {
-            guard answerNext(connection) else { break }
-            flush(connection, token)
-            if connections[token] == nil { return }
-        }
-        if connection.input.count > Self.requestBytesMax { connections[token] = nil }
+        advance(token, now)
     }
 
-    /// - Returns: whether a request was whole and has its answer.
-    private func answerNext(_ connection: Connection) -> Bool {
+    /// Answers what has arrived whole, one request after the other.
+    private func advance(_ token: UInt64, _ now: Int64) {
+        while let connection = connections[token], connection.output.isEmpty, !connection.isWaiting,
+            !connection.isLingering, !connection.input.isEmpty
+        {
+            switch takeNext(connection, token) {
+            case .needsMore:
+                if !connection.output.isEmpty { flush(connection, token, now) }
+                if connection.input.count > bodyBytesMax + Self.limits.headBytes * 2 {
+                    connections[token] = nil
+                }
+                return
+            case .waiting:
+                connection.isWaiting = true
+                poller.modify(connection.descriptor, token: token, .none)
+                return
+            case .answered: flush(connection, token, now)
+            }
+        }
+    }
+
+    private func takeNext(_ connection: Connection, _ token: UInt64) -> Progress {
         let input = connection.input
         let bytes = input.span
         switch RequestParser.parse(bytes, limits: Self.limits, into: &head) {
-        case .incomplete: return false
+        case .incomplete: return .needsMore
         case .refused(let refusal):
-            connection.closesAfterOutput = true
-            connection.input = []
-            prepare(
-                SmallAnswer(refusal.status, "text/plain", "\(refusal.reason)\n"), connection, isHead: false)
-            return true
+            return refuse(connection, refusal.status, "BAD_REQUEST", "\(refusal.reason)")
         case .complete(let count):
+            connection.isHead = head.method == .head
             var body: [UInt8] = []
             var end = count
             switch head.body {
             case .none: break
             case .length(let length):
-                guard length <= Self.requestBytesMax else { return refuseBody(connection) }
+                guard length <= bodyBytesMax else { return refuseSize(connection) }
                 end = count + Int(length)
-                guard bytes.count >= end else { return false }
+                guard bytes.count >= end else { return awaitBody(connection) }
                 body = Array(input[count..<end])
             case .chunked:
                 var decoder = ChunkDecoder()
@@ -196,26 +286,50 @@ package final class SmallServer {
                     case .data(let range): body += input[range]
                     case .trailer: continue
                     case .end: break decoding
-                    case .needMore: return false
-                    case .invalid: return refuseBody(connection)
+                    case .needMore: return awaitBody(connection)
+                    case .invalid:
+                        return refuse(connection, 400, "BAD_REQUEST", "The body's chunks are malformed.")
                     }
+                    guard body.count <= bodyBytesMax else { return refuseSize(connection) }
                 }
             }
             connection.closesAfterOutput = !head.keepAlive
-            prepare(handler(request(bytes, body)), connection, isHead: head.method == .head)
+            connection.saidContinue = false
+            let asked = request(bytes, body, connection, token)
             connection.input.removeFirst(end)
-            return true
+            guard let answer = handler(asked) else { return .waiting }
+            prepare(answer, connection)
+            return .answered
         }
     }
 
-    private func refuseBody(_ connection: Connection) -> Bool {
-        connection.closesAfterOutput = true
-        connection.input = []
-        prepare(SmallAnswer(413, "text/plain", "The body cannot be taken.\n"), connection, isHead: false)
-        return true
+    private func awaitBody(_ connection: Connection) -> Progress {
+        if head.expectsContinue, !connection.saidContinue {
+            connection.saidContinue = true
+            connection.output = Array("HTTP/1.1 100 Continue\r\n\r\n".utf8)
+            connection.sent = 0
+        }
+        return .needsMore
     }
 
-    private func request(_ bytes: Span<UInt8>, _ body: [UInt8]) -> SmallRequest {
+    private func refuseSize(_ connection: Connection) -> Progress {
+        refuse(
+            connection, 413, "PAYLOAD_TOO_LARGE", "The request body is larger than \(bodyBytesMax) bytes.")
+    }
+
+    /// Where the next request begins is in doubt: the connection ends.
+    private func refuse(
+        _ connection: Connection, _ status: Int, _ code: String, _ message: String
+    ) -> Progress {
+        connection.closesAfterOutput = true
+        connection.input = []
+        prepare(SmallAnswer(status, code: code, message), connection)
+        return .answered
+    }
+
+    private func request(
+        _ bytes: Span<UInt8>, _ body: [UInt8], _ connection: Connection, _ token: UInt64
+    ) -> SmallRequest {
         var fields: [(name: String, value: String)] = []
         for index in 0..<head.fieldCount {
             let field = head.field(index)
@@ -228,28 +342,31 @@ package final class SmallServer {
         return SmallRequest(
             method: String(copying: bytes.extracting(head.methodRange)),
             path: String(copying: bytes.extracting(head.path)),
-            query: String(copying: bytes.extracting(head.query)), fields: fields, body: body)
+            query: String(copying: bytes.extracting(head.query)), fields: fields, body: body,
+            peer: connection.peer, ticket: token)
     }
 
-    private func prepare(_ answer: SmallAnswer, _ connection: Connection, isHead: Bool) {
+    private func prepare(_ answer: SmallAnswer, _ connection: Connection) {
         var text =
             "HTTP/1.1 \(answer.status) \(StatusText.reason(answer.status))\r\n"
-        text += "Content-Type: \(answer.type)\r\n"
+        if !answer.type.isEmpty { text += "Content-Type: \(answer.type)\r\n" }
         for field in answer.fields { text += "\(field.name): \(field.value)\r\n" }
-        text += "Content-Length: \(answer.body.count)\r\n"
+        // RFC 9110 section 8.6: a 204 has no length.
+        if answer.status != 204 { text += "Content-Length: \(answer.body.count)\r\n" }
         if connection.closesAfterOutput { text += "Connection: close\r\n" }
         connection.output = Array((text + "\r\n").utf8)
-        if !isHead { connection.output += answer.body }
+        if !connection.isHead { connection.output += answer.body }
         connection.sent = 0
     }
 
-    private func flush(_ connection: Connection, _ token: UInt64) {
+    private func flush(_ connection: Connection, _ token: UInt64, _ now: Int64) {
         let output = connection.output
         while connection.sent < output.count {
             switch Socket.send(connection.descriptor, output.span.extracting(connection.sent..<output.count))
             {
             case .bytes(let n): connection.sent += n
             case .wouldBlock:
+                connection.deadlineMicroseconds = now + Self.idleMicroseconds
                 poller.modify(connection.descriptor, token: token, .write)
                 return
             case .endOfStream, .failed:
@@ -259,11 +376,20 @@ package final class SmallServer {
         }
         guard !output.isEmpty else { return }
         connection.output = []
-        if connection.closesAfterOutput {
-            Socket.shutdownWrite(connection.descriptor)
-            connections[token] = nil
-        } else {
-            poller.modify(connection.descriptor, token: token, .read)
+        poller.modify(connection.descriptor, token: token, .read)
+        connection.deadlineMicroseconds = now + Self.idleMicroseconds
+        guard connection.closesAfterOutput else { return }
+        Socket.shutdownWrite(connection.descriptor)
+        connection.isLingering = true
+        connection.input = []
+        connection.deadlineMicroseconds = now + Self.lingerMicroseconds
+    }
+
+    private func drain(_ connection: Connection, _ token: UInt64) {
+        scratch.clear()
+        switch Socket.receive(connection.descriptor, into: &scratch, limit: scratch.capacity) {
+        case .bytes, .wouldBlock: return
+        case .endOfStream, .failed: connections[token] = nil
         }
     }
 }

@@ -32,9 +32,10 @@ struct Demo: ParsableCommand {
             let certificate = try writeCertificate(in: directory)
             let upstream = try DemoUpstream.start()
             let keys = try DemoKey.makeAll()
-            let configuration = try configuration(certificate, upstream, keys)
+            let token = try writeToken(in: directory)
+            let configuration = try configuration(certificate, token.path, upstream, keys)
             try Service(configuration).run { service in
-                Console.out(DemoText.make(service, keys))
+                Console.out(DemoText.make(service, keys, token: token.text))
             }
         } catch let problem as ServerProblem {
             throw fail(Status.unavailable, problem.text)
@@ -56,9 +57,21 @@ struct Demo: ParsableCommand {
         return (chain.path, key.path)
     }
 
+    /// The token of the dashboard, which lives as long as the process.
+    private func writeToken(in directory: URL) throws -> (path: String, text: String) {
+        let text = RandomSource.bytes(16).map { String(UInt16($0) | 0x100, radix: 16).dropFirst() }.joined()
+        let file = directory.appending(path: "admin-token")
+        guard
+            FileManager.default.createFile(
+                atPath: file.path, contents: Data(text.utf8), attributes: [.posixPermissions: 0o600])
+        else { throw ServerProblem("the temporary directory cannot be written") }
+        return (file.path, text)
+    }
+
     /// The demo's configuration, as an operator would write it.
     private func configuration(
-        _ certificate: (chain: String, key: String), _ upstream: SocketAddress, _ keys: [DemoKey]
+        _ certificate: (chain: String, key: String), _ tokenPath: String, _ upstream: SocketAddress,
+        _ keys: [DemoKey]
     ) throws -> GatewayConfiguration {
         let entries = keys.map { key in
             "{ sha256: \"\(key.record.digest.hexadecimal)\", account: \(key.record.account), "
@@ -69,7 +82,7 @@ struct Demo: ParsableCommand {
               https:
                 address: "127.0.0.1:\(port)"
                 certificates: [{ chain: "\(certificate.chain)", private_key: "\(certificate.key)" }]
-            admin: { address: "127.0.0.1:\(port + 1)" }
+            admin: { address: "127.0.0.1:\(port + 1)", token_file: "\(tokenPath)" }
             store: { url: "memory:" }
             keys:
               static: [\(entries.joined(separator: ", "))]
@@ -124,7 +137,7 @@ struct DemoKey {
 
 /// What the demo prints.
 enum DemoText {
-    static func make(_ service: Service, _ keys: [DemoKey]) -> String {
+    static func make(_ service: Service, _ keys: [DemoKey], token: String) -> String {
         let base = "https://localhost:\(service.server.httpsAddress.port)"
         let admin = service.adminAddress.map { "http://\($0)" } ?? ""
         let standard = keys[0].text
@@ -135,6 +148,8 @@ enum DemoText {
               standard    \(keys[0].text)   (100 a minute, may read projects)
               pro         \(keys[1].text)   (1000 a minute, may read and write projects)
               enterprise  \(keys[2].text)   (10000 a minute, may do everything)
+
+            Dashboard: \(admin)/   (sign in with \(token))
 
             Paste these:
               # 200, with the limits in the headers

@@ -65,12 +65,16 @@ final class Service {
         let reloader = Reloader(server, source)
         self.reloader = reloader
         if let wanted = configuration.admin {
-            admin = try AdminServer(address: wanted.address, server: server, poller: poller) {
-                MetricsFacts(
-                    version: Version.number, certificates: reloader.certificates, reloads: reloader.facts)
-            }
+            admin = try AdminServer(
+                wanted, server: server, poller: poller,
+                reload: { reloader.reload(because: "a request to reload") },
+                facts: {
+                    MetricsFacts(
+                        version: Version.number, certificates: reloader.certificates, reloads: reloader.facts)
+                })
         }
-        reloader.whenAccepted = { [logWriter, exporter] configuration in
+        reloader.whenAccepted = { [admin, logWriter, exporter] configuration in
+            admin?.adopt(configuration)
             logWriter.adopt(configuration)
             exporter.adopt(configuration)
         }
@@ -89,12 +93,14 @@ final class Service {
         try logWriter.start()
         try exporter.start()
         try store.start()
+        try admin?.start()
         try server.start()
         whenServing(self)
         manager.ready()
         Successor.sayReady(environment: environment)
         loop()
         server.join()
+        admin?.stop()
         store.stop()
         exporter.stop()
         logWriter.stop()

@@ -80,7 +80,8 @@ struct ExampleTests {
         let text = try Self.text()
         let keys = """
             listen https address certificates chain private_key minimum_version client_ca strict_host \
-            plaintext exposed_keys admin token_file store url ca prefix timeout on_outage keys prefixes \
+            plaintext exposed_keys admin token_file read_token_file hosts \
+            public_url store url ca prefix timeout on_outage keys prefixes \
             pepper_file cache entries ttl unknown_ttl stale_for static sha256 id account tier scopes \
             status name hint created_at expires_at limits tiers upstreams endpoints balance health path \
             interval healthy unhealthy connect_timeout response_timeout retries idle_timeout \

@@ -9,6 +9,8 @@ struct FakeFiles: FileAccess {
         return switch path {
         case "/empty": .success(Array("\r\n".utf8))
         case "/binary": .success([0xFF, 0xFE])
+        case _ where path.hasSuffix("admin-token"): .success(Array("0123456789abcdef\n".utf8))
+        case _ where path.hasSuffix("admin-read-token"): .success(Array("fedcba9876543210\n".utf8))
         default: .success(Array("spice\n".utf8))
         }
     }

@@ -21,9 +21,10 @@ struct ModuleTests {
             "Synchronization",
             "Glibc",
         ],
+        "Dashboard": [],
         "Admin": [
-            "DataPlane", "KeyManagement", "Reactor", "HTTPWire", "Configuration", "Keys", "Limits", "Redis",
-            "TLS",
+            "Dashboard", "DataPlane", "KeyManagement", "Reactor", "HTTPWire", "Configuration", "Keys",
+            "Limits", "Redis", "TLS",
             "Synchronization", "Foundation",
         ],
         "gateway": [

@@ -80,6 +80,14 @@ package struct AdminConfiguration: Sendable {
     package var address: String
     /// A readable file with the bearer token.
     package var tokenFile: String?
+    /// What stands in `token_file`: may read and change everything. Without it nobody may do either.
+    package var token: StorePassword?
+    /// What stands in `read_token_file`: may read only.
+    package var readToken: StorePassword?
+    /// Names in `Host` that are this listener's, in lower case, besides `localhost` and addresses.
+    package var hosts: [String]
+    /// Where callers find the gateway, like `https://api.example.com`; for calls to paste.
+    package var publicURL: String?
 }
 
 /// Where keys and windows live.

@@ -45,14 +45,3 @@ struct ListenSection {
         }
     }
 }
-
-/// `admin`.
-enum AdminSection {
-    static func read(_ value: Value) -> AdminConfiguration? {
-        guard let section = value.section() else { return nil }
-        defer { section.finish() }
-        let token = section["token_file"].flatMap(Paths.readable)
-        guard let address = section.required("address", "admin").flatMap(Addresses.listen) else { return nil }
-        return AdminConfiguration(address: address, tokenFile: token)
-    }
-}

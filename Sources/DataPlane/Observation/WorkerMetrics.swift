@@ -140,6 +140,19 @@ package final class WorkerMetrics: Sendable {
         limits.read((tier + 1) * LimitDecision.allCases.count + decision.rawValue)
     }
 
+    /// Adds all answered requests to five counts, by the status' first digit.
+    package func addRequests(byClass counts: inout [UInt64]) {
+        let tiers = shape.tiers + 1
+        for row in 0..<(shape.routes + 1) * Self.methods {
+            for slot in 1..<Self.statusSlots {
+                let first = (row * Self.statusSlots + slot) * tiers
+                for cell in first..<first + tiers {
+                    counts[StatusSlot.firstDigits[slot] - 1] &+= series.read(cell)
+                }
+            }
+        }
+    }
+
     package func nearLimitCount(tier: Int) -> UInt64 { nearLimit.read(tier + 1) }
 
     /// Requests counted for one combination; `route` and `tier` -1 where there was none.
@@ -175,6 +188,9 @@ package enum StatusSlot {
         }
         return labels
     }()
+
+    /// The first digit of each slot's status; 1 for the unused slot.
+    static let firstDigits = labels.map { $0.first.flatMap(\.wholeNumberValue) ?? 1 }
 
     @inline(__always)
     static func index(of status: Int) -> Int {

@@ -72,7 +72,8 @@ final class PlainClient {
 
     func send(_ text: String) throws { try connection.stream.write(Array(text.utf8)) }
 
-    func response(to method: String = "GET") throws -> Response {
+    func response(to method: String = "GET", within seconds: Double = 10) throws -> Response {
+        reader.timeoutSeconds = seconds
         guard let response = try reader.takeResponse(to: method) else {
             throw HarnessError("the connection ended without a response")
         }
