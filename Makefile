@@ -14,6 +14,9 @@ TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace s
     python3-prometheus-client
 BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace nghttp2-client nghttp2-server
 
+# A real browser for the dashboard, and what runs the fuzzer of the admin API.
+BROWSER_PACKAGES = chromium chromium-driver fonts-dejavu-core python3-venv
+
 # An Envoy for `make bench`; Debian has none. Without one its row is left out.
 ENVOY ?= $(shell command -v envoy)
 # Seconds that each fuzz target runs.
@@ -82,7 +85,8 @@ clean: ## Remove everything that was built
 build-packages: swift
 	@.ci/packages $(BUILD_PACKAGES)
 test-packages: swift
-	@.ci/packages $(TEST_PACKAGES)
+	@.ci/packages $(TEST_PACKAGES) $(BROWSER_PACKAGES)
+	@.ci/python
 bench-packages: swift
 	@.ci/packages $(BENCH_PACKAGES)
 
