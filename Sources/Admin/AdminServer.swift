@@ -37,7 +37,9 @@ package final class AdminServer {
         self.server = server
         self.facts = facts
         self.reload = reload
-        access = try AdminAccess(admin)
+        access = try AdminAccess(admin) { peer in
+            server.shared.report(.warning, "admin: a wrong token from \(peer.ipText)", every: 60)
+        }
         do {
             desk = try KeyDesk(server)
             try poller.add(desk.wakeup.descriptor, token: Self.firstToken, .read)
@@ -61,8 +63,20 @@ package final class AdminServer {
 
     package var address: SocketAddress? { small?.address }
 
+    /// The listener has no TLS: beyond this machine, whoever listens in learns the token.
+    private func warnOfReach() {
+        guard access.isOpen, let address, !address.ipText.hasPrefix("127."), address.ipText != "::1" else {
+            return
+        }
+        server.shared.report(
+            .warning,
+            "admin: \(address) is not a loopback address, and the token crosses the network in clear: put TLS "
+                + "in front, or listen on 127.0.0.1", every: 3_600)
+    }
+
     /// Starts the thread that may wait for the store.
     package func start() throws(ServerProblem) {
+        warnOfReach()
         do {
             try desk.start()
         } catch {

@@ -41,6 +41,10 @@ struct AdminTests {
             statuses.append(try world.gateway.manage("GET", "/v1/keys", token: "guess-\(number)").status)
         }
         #expect(statuses == Array(repeating: 401, count: 10) + [429, 429])
+        try Deadline(seconds: 5).wait("a line in the log") {
+            world.gateway.log.contains("admin: a wrong token from 127.0.0.1")
+        }
+        #expect(!world.gateway.log.contains("guess"))
         let limited = try world.gateway.manage("GET", "/v1/keys", token: "guess")
         #expect(Int(limited["Retry-After"] ?? "") ?? 0 > 0)
         #expect(try world.gateway.manage("GET", "/v1/keys").status == 200)

@@ -67,6 +67,8 @@ final class AdminAccess {
     }
 
     private let digester: Digester
+    /// Told of every wrong token, without it.
+    private let whenFailed: (SocketAddress) -> Void
     private let failures = FailureLimiter(limitPerMinute: failuresPerMinute, addresses: 4_096)
     private var token: SecretDigest?
     private var readToken: SecretDigest?
@@ -75,7 +77,10 @@ final class AdminAccess {
     /// Addresses that may not sign in before an instant.
     private var blockedUntil: [String: Int64] = [:]
 
-    init(_ configuration: AdminConfiguration) throws(ServerProblem) {
+    init(
+        _ configuration: AdminConfiguration, whenFailed: @escaping (SocketAddress) -> Void
+    ) throws(ServerProblem) {
+        self.whenFailed = whenFailed
         do {
             digester = try Digester()
         } catch {
@@ -165,6 +170,7 @@ final class AdminAccess {
 
     /// A wrong token: 401, or 429 to an address that fails too often. The right one from there keeps working.
     private func failed(_ request: SmallRequest, _ now: Int64) -> AdminRefusal {
+        whenFailed(request.peer)
         let until = failures.recordFailure(prefix: request.peer.rateLimitPrefix, nowMicroseconds: now)
         if until > 0 { return Self.tooMany(until, now) }
         return AdminRefusal(
