@@ -70,8 +70,8 @@ package final class AdminServer {
         }
         server.shared.report(
             .warning,
-            "admin: \(address) is not a loopback address, and the token crosses the network in clear: put TLS "
-                + "in front, or listen on 127.0.0.1", every: 3_600)
+            "admin: \(address) is not a loopback address, and the token crosses the network in clear: "
+                + "put TLS in front, or listen on 127.0.0.1", every: 3_600)
     }
 
     /// Starts the thread that may wait for the store.

@@ -151,6 +151,7 @@ extension LogTarget {
         case .standardOutput: "stdout"
         case .standardError: "stderr"
         case .file(let path): path
+        case .syslog(let path): "syslog:\(path)"
         }
     }
 }
