@@ -20,7 +20,8 @@ struct KeyCommandTests {
                     $0.keys = []
                     $0.store = "url: \"\(redis.url)\""
                     $0.routes = [
-                        "{ path: /api/projects, methods: [GET], scopes: [\"projects:read\"], upstream: main }",
+                        "{ path: /api/projects, methods: [GET], scopes: [\"projects:read\"], "
+                            + "upstream: main }",
                         "{ path: /api/**, upstream: main }",
                         "{ path: /status, access: public, upstream: main }",
                     ]
