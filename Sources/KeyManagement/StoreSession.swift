@@ -55,6 +55,8 @@ final class StoreSession {
 
     private func forgetUnlessAnswered(_ error: RedisError) {
         switch error {
+        // A master that has become a replica is no way to the store any more.
+        case .server(let text) where text.hasPrefix("READONLY"): client = nil
         case .server, .refused: break
         case .unreachable, .timeout, .protocolViolation: client = nil
         }

@@ -52,7 +52,7 @@ struct KeysCommand: ParsableCommand {
     }
 
     static var actor: KeyManagement.Actor {
-        let user = Environment.all()["SUDO_USER"] ?? Environment.all()["USER"] ?? "unknown"
+        let user = Environment.all()["SUDO_USER"] ?? NSUserName()
         return KeyManagement.Actor(name: user, origin: "command line on \(ProcessInfo.processInfo.hostName)")
     }
 

@@ -138,8 +138,10 @@ extension StoreEndpoint {
         case .memory: "memory:"
         case .redis(let host, let port, let tls): "\(tls ? "rediss" : "redis")://\(host):\(port)"
         case .unixSocket(let path): "redis+unix://\(path)"
-        case .sentinel(let hosts, let name): "redis+sentinel://\(hosts.joined(separator: ","))/\(name)"
-        case .cluster(let hosts): "redis+cluster://\(hosts.joined(separator: ","))"
+        case .sentinel(let hosts, let name, let tls):
+            "\(tls ? "rediss" : "redis")+sentinel://\(hosts.joined(separator: ","))/\(name)"
+        case .cluster(let hosts, let tls):
+            "\(tls ? "rediss" : "redis")+cluster://\(hosts.joined(separator: ","))"
         }
     }
 }
