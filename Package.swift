@@ -82,7 +82,7 @@ let package = Package(
         tests("TLSTests", ["TLS"]),
         tests("LimitsTests", ["Limits", "TestSupport"]),
         tests("ConfigurationTests", ["Configuration", "Limits"]),
-        tests("DataPlaneTests", ["DataPlane", "Configuration", "Keys", "Reactor"]),
+        tests("DataPlaneTests", ["DataPlane", "Configuration", "Keys", "Reactor", "Redis"]),
         tests("RedisTests", ["Redis", "Reactor", "TLS", "TestSupport"]),
         tests(
             "KeyManagementTests",

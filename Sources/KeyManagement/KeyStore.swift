@@ -48,9 +48,6 @@ package final class KeyStore {
         self.format = format
         scanner = KeyScanner(format)
         guard let options = StoreOptions(configuration.store) else {
-            guard configuration.store.endpoint == .memory else {
-                throw .refused("this kind of store url is not supported yet; use redis:// or rediss://")
-            }
             session = nil
             return
         }
@@ -256,11 +253,15 @@ extension StoredKey {
 }
 
 extension StoreOptions {
-    /// How to reach the configured store; nil for the memory store and kinds that are not supported.
+    /// How to reach the configured store; nil for the memory store.
     package init?(_ store: StoreConfiguration) {
         let transport: Transport
         switch store.endpoint {
-        case .memory, .sentinel, .cluster: return nil
+        case .memory: return nil
+        case .sentinel(let hosts, let name, let tls):
+            transport = .sentinel(hosts.compactMap { StoreNode($0) }, name: name, tls: tls)
+        case .cluster(let hosts, let tls):
+            transport = .cluster(hosts.compactMap { StoreNode($0) }, tls: tls)
         case .redis(let host, let port, let tls): transport = .tcp(host: host, port: port, tls: tls)
         case .unixSocket(let path): transport = .unixSocket(path: path)
         }

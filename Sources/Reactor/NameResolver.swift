@@ -61,6 +61,9 @@ public enum Readiness {
 }
 
 extension Readiness {
+    /// Waits for a while, on a thread that may.
+    public static func pause(milliseconds: Int) { _ = poll(nil, 0, Int32(clamping: milliseconds)) }
+
     /// Waits until one of two descriptors is readable; -1 waits without limit.
     public static func wait(_ first: Descriptor, _ second: Descriptor, timeoutMilliseconds: Int = -1) {
         var waiting = [

@@ -63,6 +63,10 @@ package final class StoreConnection {
     package private(set) var failureReason = ""
     /// SHA-1 of the script as Redis knows it: 40 hexadecimal digits.
     package private(set) var scriptName = Block.allocate(capacity: 64)
+    /// Which data the server has, as it said when the connection was made.
+    package private(set) var history = StoreHistory()
+    /// Whether a server that is no master is refused: set before `connect` when somebody else names it.
+    package var checksRole = false
     /// Commands of this turn.
     package var output = Block.allocate(capacity: StoreConnection.outputBytes)
 
@@ -73,7 +77,7 @@ package final class StoreConnection {
     private let token: UInt64
     private let wire: TLSWire
     private let context: TLSClientContext?
-    private let serverName: String
+    private var serverName: String
     private let reader = ReplyReader()
     private var descriptor = Descriptor.none
     private var session = TLSSession()
@@ -119,7 +123,10 @@ package final class StoreConnection {
     package var isReady: Bool { phase == .ready }
 
     /// Starts connecting; `handle` tells how it goes on.
-    package func connect(to address: SocketAddress) {
+    ///
+    /// - Parameter name: that the certificate must have from now on; nil leaves it as it is.
+    package func connect(to address: SocketAddress, serverName name: String? = nil) {
+        if let name { serverName = name }
         open { () throws(SystemError) in try Socket.connect(to: address) }
     }
 
@@ -205,9 +212,13 @@ package final class StoreConnection {
         phase = .preparing
         preamble = []
         answeredOfPreamble = 0
+        history = StoreHistory()
         if let command = credentials.command { preamble.append(command) }
         if database != 0 { preamble.append(["SELECT", "\(database)"]) }
         preamble.append(["CLIENT", "SETNAME", "gateway"])
+        if checksRole { preamble.append(["ROLE"]) }
+        preamble.append(["INFO", "server"])
+        preamble.append(["INFO", "replication"])
         preamble.append(["SCRIPT", "LOAD", script])
         for command in preamble { output.append(CommandWriter.bytes(command).span) }
         flush()
@@ -270,24 +281,43 @@ package final class StoreConnection {
         while phase == .preparing, let reply = readReply() {
             let command = preamble[answeredOfPreamble]
             answeredOfPreamble += 1
-            if reply.kind == .error, command[0] != "CLIENT" {
-                let text = command[0] == "AUTH" ? credentials.shown(refusal: reply.text) : reply.text
-                close("Redis refuses \(command[0]): \(text)")
+            if let problem = takePreamble(reply, to: command[0]) {
+                close(problem)
                 return
-            }
-            if command[0] == "SCRIPT" {
-                guard reply.kind == .string, reply.bytes.count == Self.scriptNameCount else {
-                    close("the answer to SCRIPT LOAD is no name of a script: not Redis")
-                    return
-                }
-                scriptName.clear()
-                scriptName.append(reply.bytes)
             }
             if answeredOfPreamble == preamble.count {
                 preamble = []
                 phase = .ready
             }
         }
+    }
+
+    /// - Returns: why the connection cannot be used, or nil.
+    private func takePreamble(_ reply: Reply, to command: String) -> String? {
+        switch command {
+        // What only names us, or tells more about the server, is nothing to fail for.
+        case "CLIENT": return nil
+        case "INFO":
+            if reply.kind == .string { history.read(reply.text) }
+            return nil
+        case "ROLE":
+            // Who may not ask has to believe whoever named the server.
+            if reply.kind == .error, reply.text.hasPrefix("NOPERM") { return nil }
+            if reply.kind == .array, reply.count > 0, reply.element(0).text == "master" { return nil }
+            return reply.kind == .error ? "Redis refuses ROLE: \(reply.text)" : "the server is a replica"
+        default: break
+        }
+        if reply.kind == .error {
+            let text = command == "AUTH" ? credentials.shown(refusal: reply.text) : reply.text
+            return "Redis refuses \(command): \(text)"
+        }
+        guard command == "SCRIPT" else { return nil }
+        guard reply.kind == .string, reply.bytes.count == Self.scriptNameCount else {
+            return "the answer to SCRIPT LOAD is no name of a script: not Redis"
+        }
+        scriptName.clear()
+        scriptName.append(reply.bytes)
+        return nil
     }
 
     /// The next reply to a command of `output`, in order; nil when there is none yet or the connection is

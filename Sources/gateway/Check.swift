@@ -20,6 +20,11 @@ struct Check: ParsableCommand {
         if live { problems += LiveCheck.reachability(configuration) }
         for problem in problems { Console.error("\(options.config): \(problem)") }
         if !problems.isEmpty { throw ExitCode(Status.configuration) }
+        if live {
+            for warning in StoreCheck.warnings(configuration) {
+                Console.error("\(options.config): warning: \(warning)")
+            }
+        }
         Console.out(
             "\(options.config) is good: \(configuration.routes.count) routes, "
                 + "\(configuration.upstreams.count) upstreams, \(configuration.tiers.count) tiers")

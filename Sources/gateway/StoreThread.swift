@@ -26,9 +26,6 @@ final class StoreThread: @unchecked Sendable {
     init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
         self.server = server
         options = StoreOptions(configuration.store)
-        if options == nil, configuration.store.endpoint != .memory {
-            throw ServerProblem("this kind of store url is not supported yet; use redis:// or rediss://")
-        }
         do {
             stopping = try Wakeup()
         } catch {
@@ -40,9 +37,16 @@ final class StoreThread: @unchecked Sendable {
     /// The one in use; what the store itself is made of never changes.
     private var configuration: GatewayConfiguration { server.plan.configuration }
 
+    /// The masters of a store that has several servers are asked for once before the workers start.
     func start() throws(ServerProblem) {
         adoptClock()
         do {
+            if let options, options.isFollowing {
+                let watch = StoreWatch(options, server)
+                watch.look()
+                threads.append(
+                    try Thread.start(name: "masters") { [stopping] in watch.run(until: stopping) })
+            }
             threads.append(try Thread.start(name: "store") { [self] in serve() })
             if let options {
                 threads.append(try Thread.start(name: "invalidation") { [self] in listen(options) })
@@ -65,9 +69,6 @@ final class StoreThread: @unchecked Sendable {
     // MARK: Heartbeat and exposed keys
 
     private func serve() {
-        if let options, let warning = StoreCheck.warning(options) {
-            server.shared.report(.warning, warning, every: 3_600)
-        }
         var client: RedisClient?
         var lastBeat: Int64 = 0
         while !isStopping {
@@ -76,8 +77,9 @@ final class StoreThread: @unchecked Sendable {
             if let options, now - lastBeat >= Int64(Self.beatMilliseconds) * 900 {
                 lastBeat = now
                 do {
-                    if client == nil { client = try RedisClient(options, timeoutMilliseconds: 1_000) }
-                    if let client { try beat(client) }
+                    let current = try client ?? connect(options)
+                    client = current
+                    try beat(current)
                 } catch {
                     client = nil
                 }
@@ -87,6 +89,13 @@ final class StoreThread: @unchecked Sendable {
                 timeoutMilliseconds: Self.beatMilliseconds)
         }
         if let client { _ = try? client.command(["ZREM", nodes, node]) }
+    }
+
+    /// A Redis that is new to us is asked for its settings, be it after an outage or a failover.
+    private func connect(_ options: StoreOptions) throws(RedisError) -> RedisClient {
+        let client = try RedisClient(options, timeoutMilliseconds: 1_000)
+        for warning in StoreCheck.warnings(client) { server.shared.report(.warning, warning, every: 3_600) }
+        return client
     }
 
     private var nodes: String { configuration.store.prefix + "nodes" }
@@ -152,57 +161,36 @@ final class StoreThread: @unchecked Sendable {
     /// Tells the workers which records change. What happened while nobody listened is unknown, so that all
     /// they remember is asked for again when it is next used.
     private func listen(_ options: StoreOptions) {
-        let listener = InvalidationListener(
-            options, prefix: "\(configuration.store.prefix)key:",
-            recallChannel: TakeScript.recallChannel(prefix: configuration.store.prefix))
-        listener.run(until: stopping) { [server] news in
-            switch news {
-            case .established:
-                server.shared.changesHeardMicroseconds = MonotonicClock.nowMicroseconds()
-                server.invalidateAll()
-            case .everything: server.invalidateAll()
-            case .recalled(let name):
-                let key = String(decoding: name, as: UTF8.self)
-                if let account = TakeScript.account(inKey: key) { server.recall(account: account) }
-            case .changed(let name):
-                let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)
-                if let digest = Digest256(hex: digits) { server.invalidate(digest) }
-            case .verified(let sent): server.shared.changesHeardMicroseconds = sent
-            case .lost(let error):
-                server.invalidateAll()
-                server.shared.report(
-                    .warning, "store: changes of keys are not heard: \(error.text)", every: 10)
-            }
-        }
-    }
-}
-
-/// Whether the store can be used, for `check --live`.
-enum StoreCheck {
-    /// - Returns: what is wrong, or nil.
-    static func problem(_ configuration: GatewayConfiguration) -> String? {
-        guard let options = StoreOptions(configuration.store) else {
-            return configuration.store.endpoint == .memory
-                ? nil : "this kind of store url is not supported yet; use redis:// or rediss://"
-        }
-        do {
-            let client = try RedisClient(options, timeoutMilliseconds: 2_000)
-            guard try client.command(["PING"]).text == "PONG" else {
-                return "it does not answer PING: not Redis"
-            }
-            return nil
-        } catch {
-            return error.text
+        let prefix = configuration.store.prefix
+        let channel = TakeScript.recallChannel(prefix: prefix)
+        let tell: @Sendable (InvalidationNews) -> Void = { [server] news in Self.take(news, server) }
+        if options.isFollowing {
+            let listeners = InvalidationListeners(
+                options, prefix: "\(prefix)key:", recallChannel: channel, tell)
+            listeners.run(until: stopping) { [server] in server.shared.storeTopology }
+        } else {
+            InvalidationListener(options, prefix: "\(prefix)key:", recallChannel: channel)
+                .run(until: stopping, tell)
         }
     }
 
-    /// A sentence about a setting of Redis that would break the promise of exact limits, or nil.
-    static func warning(_ options: StoreOptions) -> String? {
-        guard let client = try? RedisClient(options, timeoutMilliseconds: 1_000),
-            let values = try? client.command(["CONFIG", "GET", "maxmemory-policy"]).elements,
-            values.count == 2,
-            let policy = values[1].text, policy != "noeviction"
-        else { return nil }
-        return "store: maxmemory-policy is \(policy): an evicted window resets its limit; use noeviction"
+    private static func take(_ news: InvalidationNews, _ server: GatewayServer) {
+        switch news {
+        case .established:
+            server.shared.changesHeardMicroseconds = MonotonicClock.nowMicroseconds()
+            server.invalidateAll()
+        case .everything: server.invalidateAll()
+        case .recalled(let name):
+            let key = String(decoding: name, as: UTF8.self)
+            if let account = TakeScript.account(inKey: key) { server.recall(account: account) }
+        case .changed(let name):
+            let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)
+            if let digest = Digest256(hex: digits) { server.invalidate(digest) }
+        case .verified(let sent): server.shared.changesHeardMicroseconds = sent
+        case .lost(let error):
+            server.invalidateAll()
+            server.shared.report(
+                .warning, "store: changes of keys are not heard: \(error.text)", every: 10)
+        }
     }
 }

@@ -155,8 +155,10 @@ struct LoaderTests {
             ("redis+unix://:secret@/run/redis.sock", .unixSocket(path: "/run/redis.sock")),
             ("redis+unix:///run/a@b.sock", .unixSocket(path: "/run/a@b.sock")),
             ("redis://[::1]/3", .redis(host: "::1", port: 6_379, tls: false)),
-            ("redis+sentinel://a,b:7/main", .sentinel(hosts: ["a:26379", "b:7"], name: "main")),
-            ("redis+cluster://a:1,b:2", .cluster(hosts: ["a:1", "b:2"])),
+            ("redis+sentinel://a,b:7/main", .sentinel(hosts: ["a:26379", "b:7"], name: "main", tls: false)),
+            ("rediss+sentinel://a/main", .sentinel(hosts: ["a:26379"], name: "main", tls: true)),
+            ("redis+cluster://a:1,b:2", .cluster(hosts: ["a:1", "b:2"], tls: false)),
+            ("rediss+cluster://a", .cluster(hosts: ["a:6379"], tls: true)),
         ])
     func stores(_ url: String, _ endpoint: StoreEndpoint) throws {
         let configuration = try Self.load(Self.base.replacing("memory:", with: url))

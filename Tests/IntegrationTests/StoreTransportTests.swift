@@ -29,6 +29,29 @@ struct StoreTransportTests {
         try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: Self.key).status == 401 }
     }
 
+    @Test("a user of Redis that may do no more than it has to is enough")
+    func user() throws {
+        let redis = try RedisServer(user: "gateway", password: "sesame-5")
+        try redis.store(Self.key.secret, ["tier": "pro", "account": "stored", "limits": "2/minute"])
+        let gateway = try start(redis.url)
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        #expect(try (0..<3).map { _ in try gateway.call(key: Self.key).status } == [200, 200, 429])
+        try redis.command("DEL", "gateway:key:\(sha256Hexadecimal(Self.key.secret))")
+        try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: Self.key).status == 401 }
+        #expect(!gateway.log.contains("NOPERM"))
+    }
+
+    @Test("a Redis that may evict windows is warned about at the start, and by a check")
+    func eviction() throws {
+        let redis = try RedisServer(options: ["--maxmemory-policy", "volatile-lru"])
+        let gateway = try start(redis.url)
+        let warning = "maxmemory-policy is volatile-lru"
+        try Deadline(seconds: 5).wait("the warning") { gateway.log.contains(warning) }
+        let checked = try ChildProcess.run(
+            try Gateway.binary(), ["check", "--live", "--config", gateway.configurationPath])
+        #expect(checked.status == 0 && checked.error.contains(warning))
+    }
+
     @Test("a Redis whose certificate nobody vouches for is an outage, with the reason")
     func untrusted() throws {
         let redis = try RedisServer(.tls)

@@ -167,10 +167,10 @@ struct RedisClientTests {
         let server = try RedisServer()
         let nobody = SocketAddress(ipv4: 0x7F00_0001, port: try RedisServer.freePort())
         let redis = SocketAddress(ipv4: 0x7F00_0001, port: server.port)
-        _ = try RedisClient.connect(
+        _ = try NodeClient.connect(
             toOneOf: [nobody, redis], serverName: nil, caPath: nil, timeoutMilliseconds: 5_000)
         #expect(throws: ConnectionProblem.self) {
-            try RedisClient.connect(
+            try NodeClient.connect(
                 toOneOf: [nobody, nobody], serverName: nil, caPath: nil, timeoutMilliseconds: 5_000)
         }
     }

@@ -213,8 +213,59 @@ struct StoreConnectionTests {
         try loop.becomeReady()
         #expect(
             server.commands.value.map { $0.prefix(2) } == [
-                ["AUTH", "u"], ["SELECT", "3"], ["CLIENT", "SETNAME"], ["SCRIPT", "LOAD"],
+                ["AUTH", "u"], ["SELECT", "3"], ["CLIENT", "SETNAME"], ["INFO", "server"],
+                ["INFO", "replication"], ["SCRIPT", "LOAD"],
             ])
+    }
+
+    @Test(
+        "a server that is said to be the master is asked whether it is",
+        arguments: [
+            ("*3\r\n$6\r\nmaster\r\n:1\r\n*0\r\n", true), ("*1\r\n$5\r\nslave\r\n", false),
+            ("-NOPERM this user has no permissions\r\n", true), ("-LOADING\r\n", false), ("*0\r\n", false),
+        ])
+    func role(_ answer: String, _ isUsed: Bool) throws {
+        let information = "role:master\r\nmaster_replid:ab\r\nmaster_replid2:0000"
+        let server = try ScriptedServer { command in
+            switch command[0] {
+            case "SCRIPT": "$40\r\n\(Loop.scriptName)\r\n"
+            case "ROLE": answer
+            case "INFO": "$\(information.utf8.count)\r\n\(information)\r\n"
+            default: "+OK\r\n"
+            }
+        }
+        defer { server.stop() }
+        let loop = try Loop(port: Int(server.address.port))
+        loop.connection?.checksRole = true
+        try loop.connect()
+        try loop.turn { $0.phase == .closed || $0.phase == .ready }
+        #expect(loop.connection?.phase == (isUsed ? .ready : .closed))
+        if isUsed { #expect(loop.connection?.history.identifier == "ab") }
+    }
+
+    @Test("the identifier of a history that begins anew is another, and names the former")
+    func history() throws {
+        let server = try RedisServer(["--repl-diskless-sync-delay", "0"])
+        let replica = try RedisServer(["--replicaof", "127.0.0.1 \(server.port)"])
+        func history(of port: UInt16) throws -> StoreHistory {
+            let loop = try Loop(port: Int(port))
+            try loop.becomeReady()
+            return try #require(loop.connection).history
+        }
+        let client = try RedisClient(RedisClientTests.options(replica, .tcp), timeoutMilliseconds: 5_000)
+        let end = MonotonicClock.nowMicroseconds() + 20_000_000
+        while MonotonicClock.nowMicroseconds() < end {
+            let text = try client.command(["INFO", "replication"]).text ?? ""
+            if text.contains("master_link_status:up") { break }
+        }
+        let first = try history(of: server.port)
+        #expect(!first.identifier.isEmpty && first.former.isEmpty)
+        let shared = try history(of: replica.port)
+        #expect(shared.identifier == first.identifier && shared.process != first.process)
+        _ = try client.command(["REPLICAOF", "NO", "ONE"])
+        let second = try history(of: replica.port)
+        #expect(second.identifier != first.identifier && second.former == first.identifier)
+        #expect(second.process == shared.process)
     }
 
     @Test(

@@ -115,8 +115,8 @@ package enum StoreEndpoint: Sendable, Hashable {
     case memory
     case redis(host: String, port: Int, tls: Bool)
     case unixSocket(path: String)
-    case sentinel(hosts: [String], name: String)
-    case cluster(hosts: [String])
+    case sentinel(hosts: [String], name: String, tls: Bool)
+    case cluster(hosts: [String], tls: Bool)
 }
 
 /// Limits without the store: this node's own windows, 503, or none.

@@ -52,22 +52,26 @@ enum StoreSection {
                 return
             }
             store.endpoint = .unixSocket(path: rest)
-        case "redis+sentinel":
+        case "redis+sentinel", "rediss+sentinel":
             let halves = rest.split(separator: "/", omittingEmptySubsequences: false)
             guard let hosts = hosts(halves.first ?? "", port: 26_379), halves.count == 2, !halves[1].isEmpty
             else {
                 value.problem("a sentinel url is like redis+sentinel://host:26379,host:26379/name")
                 return
             }
-            store.endpoint = .sentinel(hosts: hosts, name: String(halves[1]))
-        case "redis+cluster":
+            store.endpoint = .sentinel(
+                hosts: hosts, name: String(halves[1]), tls: scheme == "rediss+sentinel")
+        case "redis+cluster", "rediss+cluster":
             guard let hosts = hosts(rest[...], port: 6_379) else {
                 value.problem("a cluster url is like redis+cluster://host:6379,host:6379")
                 return
             }
-            store.endpoint = .cluster(hosts: hosts)
+            store.endpoint = .cluster(hosts: hosts, tls: scheme == "rediss+cluster")
         default:
-            let known = ["redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster"]
+            let known = [
+                "redis", "rediss", "redis+unix", "redis+sentinel", "redis+cluster", "rediss+sentinel",
+                "rediss+cluster",
+            ]
             // What is no scheme may be credentials that lost theirs.
             let isScheme = scheme.utf8.allSatisfy { Bytes.isLetterOrDigit($0) || "+-.".utf8.contains($0) }
             let quoted = isScheme && !value.isFilledIn ? " \"\(Shown.text(scheme))://\"" : ""

@@ -61,7 +61,8 @@ extension Worker {
             takeBack(command, lane)
         case .moved(let slot, let node) where isCluster:
             shared.requestTopology()
-            guard let target = self.lane(to: node) else {
+            let isLeft = self.lane(ofSlot: slot).map { !$0.isReady } ?? false
+            guard let target = self.lane(to: node, isSuccessor: isLeft) else {
                 sendLater(command, lane)
                 break
             }
@@ -216,16 +217,19 @@ extension Worker {
 
     /// The lane to a node that Redis has named; a new one is connected to. Nil when that takes a name's
     /// address, which is looked up elsewhere, or too many masters.
-    private func lane(to node: StoreNode) -> StoreLane? {
+    private func lane(to node: StoreNode, isSuccessor: Bool = false) -> StoreLane? {
+        let named = store.value.lanes.first { $0.state.value.master?.node == node }
+        if let named { return named }
         guard let address = node.literalAddress else { return nil }
-        if let known = store.value.lanes.first(where: { $0.state.value.address == address }) { return known }
+        if let known = store.value.lanes.first(where: { $0.address == address }) { return known }
         guard let lane = restingLane() else { return nil }
-        lead(lane, to: address)
+        lane.state.value.isSuccessor = isSuccessor
+        lead(lane, to: StoreTopology.Master(node: node, address: address))
         return lane
     }
 
     private func restingLane() -> StoreLane? {
-        if let resting = store.value.lanes.first(where: { $0.state.value.address == nil }) { return resting }
+        if let resting = store.value.lanes.first(where: { $0.address == nil }) { return resting }
         guard store.value.lanes.count < StoreTopology.mastersMax else { return nil }
         let lane = StoreLane(
             number: Int32(store.value.lanes.count),
@@ -237,47 +241,48 @@ extension Worker {
     }
 
     /// Connects a lane to another master, or to none.
-    private func lead(_ lane: StoreLane, to address: SocketAddress?) {
-        guard lane.state.value.address != address else { return }
-        let hadAddress = lane.state.value.address != nil
-        lane.state.value.address = address
+    private func lead(_ lane: StoreLane, to master: StoreTopology.Master?) {
+        let before = lane.address
+        lane.state.value.master = master
+        guard before != master?.address else { return }
         if lane.connection.phase != .closed || lane.state.value.wasReady {
             lane.connection.close("the master is elsewhere now")
             noteStorePhase(lane)
         }
         lane.state.value.delay.reset()
         lane.state.value.nextAttemptMicroseconds = 0
-        guard address != nil else { return }
-        lane.state.value.isFresh = !hadAddress
+        guard master != nil else { return }
+        lane.state.value.isFresh = before == nil
         connect(lane)
     }
 
     /// Follows the masters that a sentinel or the cluster has named.
     func adopt(_ topology: StoreTopology) {
         guard isCluster else {
-            if let firstLane, let master = topology.masters.first { lead(firstLane, to: master.address) }
+            if let firstLane, let master = topology.masters.first { lead(firstLane, to: master) }
             return
         }
         var numbers = topology.masters.map { master in
-            store.value.lanes.firstIndex { $0.state.value.address == master.address }
+            store.value.lanes.firstIndex { $0.address == master.address }
         }
         let addresses = Set(topology.masters.map(\.address))
         for (slot, owner) in topology.owners.enumerated() where owner != ClusterSlot.nobody {
             // A replica that took over continues the lane of its master, and so its clock.
             guard numbers[Int(owner)] == nil, slot < store.value.owners.count else { continue }
             let before = store.value.owners[slot]
-            guard before != ClusterSlot.nobody, let left = store.value.lanes[Int(before)].state.value.address,
+            guard before != ClusterSlot.nobody, let left = store.value.lanes[Int(before)].address,
                 !addresses.contains(left)
             else { continue }
             numbers[Int(owner)] = Int(before)
-            lead(store.value.lanes[Int(before)], to: topology.masters[Int(owner)].address)
+            store.value.lanes[Int(before)].state.value.isSuccessor = true
+            lead(store.value.lanes[Int(before)], to: topology.masters[Int(owner)])
         }
         for lane in store.value.lanes {
-            if let address = lane.state.value.address, !addresses.contains(address) { lead(lane, to: nil) }
+            if let address = lane.address, !addresses.contains(address) { lead(lane, to: nil) }
         }
         for (index, master) in topology.masters.enumerated() where numbers[index] == nil {
             guard let lane = restingLane() else { continue }
-            lead(lane, to: master.address)
+            lead(lane, to: master)
             numbers[index] = Int(lane.number)
         }
         store.value.owners = topology.owners.map { owner in

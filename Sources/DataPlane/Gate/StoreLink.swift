@@ -37,11 +37,11 @@ extension Worker {
         switch plan.configuration.store.endpoint {
         case .unixSocket(let path): lane.connection.connect(toUnixPath: path)
         default:
-            guard let address = ways.isFollowing ? lane.state.value.address : shared.storeAddress else {
+            guard let address = ways.isFollowing ? lane.address : shared.storeAddress else {
                 scheduleAttempt(lane, "the store's name has not been resolved")
                 return
             }
-            lane.connection.connect(to: address)
+            lane.connection.connect(to: address, serverName: lane.state.value.master?.node.host)
         }
         if lane.connection.phase == .closed { noteStorePhase(lane) }
     }
@@ -59,7 +59,7 @@ extension Worker {
             !store.value.later.isEmpty || !store.value.leased.isEmpty || !store.value.delayed.isEmpty
         var milliseconds: Int32 = isWaiting ? 5 : 200
         guard isCluster else { return min(milliseconds, waitMilliseconds(firstLane)) }
-        for lane in store.value.lanes where lane.state.value.address != nil {
+        for lane in store.value.lanes where lane.address != nil {
             milliseconds = min(milliseconds, waitMilliseconds(lane))
         }
         return milliseconds
@@ -100,7 +100,7 @@ extension Worker {
         case .closed:
             guard now >= lane.state.value.nextAttemptMicroseconds else { return }
             // Until it is known where the master is, nothing is tried.
-            if !ways.isFollowing || lane.state.value.address != nil { connect(lane) }
+            if !ways.isFollowing || lane.address != nil { connect(lane) }
             return
         case .connecting, .handshaking, .preparing:
             guard now - lane.state.value.attemptMicroseconds > max(timeout, 250_000) else { return }
@@ -160,6 +160,14 @@ extension Worker {
         lane.state.value.needsScript = false
         lane.state.value.delay.reset()
         noteStoreIsUp()
+        let place = lane.address.map { "\($0)" } ?? ""
+        let isLoss = shared.generations.note(
+            lane.connection.history, at: place, isOnly: !isCluster, isSuccessor: lane.state.value.isSuccessor)
+        lane.state.value.isSuccessor = false
+        if isLoss {
+            shared.report(
+                .warning, "store: another Redis, or a restarted one: its latest writes may be lost", every: 5)
+        }
         shared.report(.info, "store: connected", every: 5)
         for number in lane.state.value.waitingLookups { ask(lane, Int(number)) }
         lane.state.value.waitingLookups.removeAll()
@@ -173,7 +181,7 @@ extension Worker {
     }
 
     /// Whether a cluster has no master for it at the moment.
-    private func isResting(_ lane: StoreLane) -> Bool { isCluster && lane.state.value.address == nil }
+    private func isResting(_ lane: StoreLane) -> Bool { isCluster && lane.address == nil }
 
     /// Whoever waits for a lane is answered without the store.
     private func storeIsLost(_ lane: StoreLane) {

@@ -134,10 +134,12 @@ struct StoreLaneState {
     var wasReady = false
     /// Never tried before: what is for it waits for the first attempt instead of counting as an outage.
     var isFresh = false
+    /// The master that it leads to has taken the place of another.
+    var isSuccessor = false
     /// Redis has forgotten the script: it is loaded again before the next debit.
     var needsScript = false
-    /// Where the master is when a sentinel or a cluster names it; nil is unknown, or a lane at rest.
-    var address: SocketAddress?
+    /// The master that a sentinel or a cluster names for this lane; nil is unknown, or a lane at rest.
+    var master: StoreTopology.Master?
     var breaker = StoreBreaker()
     var clock = StoreClock()
     /// By how much Redis's clock has been set since we know it.
@@ -161,6 +163,8 @@ final class StoreLane {
 
     /// Whether calls may depend on it.
     var isReady: Bool { connection.isReady && !state.value.breaker.isProbing }
+    /// Where its master is.
+    var address: SocketAddress? { state.value.master?.address }
 
     /// Whether one more look-up fits, with what may have to go before it.
     var hasRoomForLookup: Bool { state.value.pending.freeCount > 1 && connection.output.freeCount > 1_024 }
@@ -184,10 +188,10 @@ struct StoreWays {
     init(_ store: StoreConfiguration, _ poller: Poller, _ wire: TLSWire) throws(TLSError) {
         if case .cluster = store.endpoint { isCluster = true } else { isCluster = false }
         if case .sentinel = store.endpoint { isFollowing = true } else { isFollowing = isCluster }
-        if case .redis(_, _, true) = store.endpoint {
+        switch store.endpoint {
+        case .redis(_, _, true), .sentinel(_, _, true), .cluster(_, true):
             context = try TLSClientContext(caPath: store.caPath, wire: wire)
-        } else {
-            context = nil
+        default: context = nil
         }
         guard store.endpoint != .memory else {
             firstLane = nil
@@ -207,11 +211,13 @@ struct StoreWays {
     ) -> StoreConnection {
         var serverName = ""
         if case .redis(let host, _, true) = store.endpoint { serverName = host }
-        return StoreConnection(
+        let connection = StoreConnection(
             credentials: StoreCredentials(user: store.user, password: store.password?.reveal()),
             database: store.database, script: TakeScript.source, poller: poller,
             token: Token(.store, SlotReference(index: lane, generation: 0)).rawValue, wire: wire,
             context: context, serverName: serverName)
+        if case .sentinel = store.endpoint { connection.checksRole = true }
+        return connection
     }
 }
 

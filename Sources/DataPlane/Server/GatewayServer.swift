@@ -1,6 +1,7 @@
 package import Configuration
 package import Keys
 package import Reactor
+package import Redis
 import Synchronization
 import TLS
 
@@ -177,6 +178,12 @@ package final class GatewayServer: @unchecked Sendable {
     package func recall(account: String) {
         let hash = shared.hash(account: account)
         for worker in workers { worker.mailbox.post(.recall(hash)) }
+    }
+
+    /// Has the workers follow the masters that a sentinel or a cluster has named.
+    package func follow(_ topology: StoreTopology) {
+        shared.storeTopology = topology
+        for worker in workers { worker.mailbox.post(.storeTopology(topology)) }
     }
 
     // MARK: End

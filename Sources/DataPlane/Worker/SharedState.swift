@@ -69,6 +69,7 @@ package final class SharedState: Sendable {
     private let liveNodeCount = Atomic<Int>(1)
     private let storeSkew = Atomic<Int64>(0)
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
+    let generations = StoreGenerations()
     private let topologyCell = Mutex<StoreTopology?>(nil)
     /// Signalled by `requestTopology`.
     package let topologyRequests: Wakeup
@@ -204,6 +205,15 @@ package final class SharedState: Sendable {
         get { topologyCell.withLock { $0 } }
         set { topologyCell.withLock { $0 = newValue } }
     }
+
+    /// How often the store may have lost its latest writes, by a failover or a restart: zero until the first.
+    ///
+    /// For one window after a change the windows in Redis may hold fewer permits than were granted, so that a
+    /// limit is kept only by whoever counts its own grants beside Redis: each node its share, or its own log
+    /// submitted again. Noticed by the first worker that reaches the new master, before it debits there.
+    package var storeGeneration: Int { generations.generation }
+    /// When that was last noticed, on the monotonic clock in microseconds; 0 when it never was.
+    package var storeGenerationMicroseconds: Int64 { generations.latestMicroseconds }
 
     /// Has the masters asked for at once: a connection was lost, or a command was sent elsewhere.
     func requestTopology() { topologyRequests.signal() }

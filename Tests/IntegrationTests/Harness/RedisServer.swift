@@ -24,12 +24,12 @@ final class RedisServer: Sendable {
     ///   - predecessor: one that was killed, whose port, and data as of its last `save`, this one takes over.
     ///   - clock: in place of the machine's.
     init(
-        _ transport: Transport = .plain, port: UInt16? = nil, password: String? = nil,
-        after predecessor: RedisServer? = nil, clock: SettableClock? = nil
+        _ transport: Transport = .plain, port: UInt16? = nil, user: String = "", password: String? = nil,
+        after predecessor: RedisServer? = nil, clock: SettableClock? = nil, options extra: [String] = []
     ) throws {
         self.port = try predecessor?.port ?? port ?? Ports.free()
         self.transport = transport
-        userInfo = password.map { ":\($0)@" } ?? ""
+        userInfo = password.map { "\(user):\($0)@" } ?? ""
         folder = try predecessor?.folder ?? TemporaryFolder()
         var options = [
             "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder.root, "--daemonize",
@@ -48,10 +48,15 @@ final class RedisServer: Sendable {
             options += ["--port", "0", "--unixsocket", folder.path("socket")]
             client = ["-s", folder.path("socket")]
         }
-        if let password {
+        if let password, user.isEmpty {
             options += ["--requirepass", password]
             client += ["--no-auth-warning", "-a", password]
+        } else if let password {
+            // The default user may do nothing, and this one only what the gateway needs.
+            options += ["--user", "default", "off", "--user", user, "on", ">\(password)"] + Self.permissions
+            client += ["--no-auth-warning", "--user", user, "-a", password]
         }
+        options += extra
         clientOptions = client
         child = try ChildProcess(
             "redis-server", options, environment: clock?.environment ?? [:],
@@ -60,9 +65,20 @@ final class RedisServer: Sendable {
         try Deadline(seconds: 10).wait("Redis") { (try? self.command("PING")) == "PONG" }
     }
 
+    /// What `gateway.conf.example` says that a user of Redis has to be allowed.
+    private static let permissions = [
+        "~gateway:*", "&__redis__:invalidate", "+@read", "+@write", "+@connection", "+@transaction",
+        "+@scripting",
+        "+@pubsub", "+client|tracking", "+info", "+role", "+config|get",
+    ]
+
     /// One command by way of `redis-cli`, as another program would send it.
     @discardableResult
-    func command(_ arguments: String...) throws -> String {
+    func command(_ arguments: String...) throws -> String { try command(arguments) }
+
+    /// The same with options of `redis-cli` before it.
+    @discardableResult
+    func command(_ arguments: [String]) throws -> String {
         let outcome = try ChildProcess.run("redis-cli", clientOptions + arguments, within: 10)
         guard outcome.status == 0 else { throw HarnessError("redis-cli: \(outcome.error)\(outcome.output)") }
         return outcome.output.trimmingCharacters(in: .newlines)
