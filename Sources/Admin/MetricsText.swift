@@ -231,6 +231,10 @@ package struct MetricsText {
             let heard = server.shared.changesHeardMicroseconds
             let age = Self.seconds(MonotonicClock.nowMicroseconds() - heard)
             line("gateway_revocation_lag_seconds", [], heard == 0 ? "+Inf" : age)
+            family(
+                "gateway_store_generations_total", "counter",
+                "Failovers and restarts of the store that may have lost its latest writes.")
+            line("gateway_store_generations_total", [], "\(server.shared.storeGeneration)")
         }
         if let due = server.shared.keysDueForRotation {
             family(

@@ -4,7 +4,6 @@ import Foundation
 final class RedisCluster: Sendable {
     let nodes: [RedisServer]
     let masters: Int
-    private let spare: Int
 
     var url: String {
         let hosts = nodes.prefix(masters).map { "127.0.0.1:\($0.port)" }.joined(separator: ",")
@@ -13,39 +12,33 @@ final class RedisCluster: Sendable {
     private let transport: RedisServer.Transport
     private let userInfo: String
 
-    /// - Parameter spare: masters that have no slots to begin with.
+    /// Only with what Redis 6.2 knows too.
     init(
-        _ transport: RedisServer.Transport = .plain, masters: Int = 3, replicas: Int = 0, spare: Int = 0,
+        _ transport: RedisServer.Transport = .plain, masters: Int = 3, replicas: Int = 0,
         password: String? = nil
     ) throws {
         self.transport = transport
         self.masters = masters
-        self.spare = spare
         userInfo = password.map { ":\($0)@" } ?? ""
         let encryption = transport == .tls ? ["--tls-cluster", "yes", "--tls-replication", "yes"] : []
         let more = encryption + (password.map { ["--masterauth", $0] } ?? [])
-        var started: [(node: RedisServer, bus: UInt16)] = []
-        for _ in 0..<(masters + spare + replicas) {
-            let bus = try Ports.free()
-            let node = try RedisServer(
-                transport, password: password,
+        nodes = try (0..<(masters + replicas)).map { _ in
+            try RedisServer(
+                transport, port: try Self.portWithBus(), password: password,
                 options: [
-                    "--cluster-enabled", "yes", "--cluster-port", "\(bus)", "--cluster-node-timeout", "800",
-                    "--cluster-config-file", "nodes.conf", "--cluster-allow-replica-migration", "no",
-                    "--repl-diskless-sync-delay", "0",
+                    "--cluster-enabled", "yes", "--cluster-node-timeout", "800", "--cluster-config-file",
+                    "nodes.conf", "--repl-diskless-sync-delay", "0",
                 ] + more)
-            started.append((node, bus))
         }
-        nodes = started.map(\.node)
         for (index, node) in nodes.enumerated() {
             try node.command("CLUSTER", "SET-CONFIG-EPOCH", "\(index + 1)")
             guard index < masters else { continue }
             let first = ClusterSlots.count * index / masters
             let last = ClusterSlots.count * (index + 1) / masters - 1
-            try node.command("CLUSTER", "ADDSLOTSRANGE", "\(first)", "\(last)")
+            try node.command(["CLUSTER", "ADDSLOTS"] + (first...last).map(String.init))
         }
-        for (node, bus) in started.dropFirst() {
-            try nodes[0].command("CLUSTER", "MEET", "127.0.0.1", "\(node.port)", "\(bus)")
+        for node in nodes.dropFirst() {
+            try nodes[0].command("CLUSTER", "MEET", "127.0.0.1", "\(node.port)")
         }
         try Deadline(seconds: 20).wait("the cluster") {
             try nodes.allSatisfy { node in
@@ -55,7 +48,7 @@ final class RedisCluster: Sendable {
             }
         }
         for index in 0..<replicas {
-            let node = nodes[masters + spare + index]
+            let node = nodes[masters + index]
             try node.command("CLUSTER", "REPLICATE", try identifier(of: index % masters))
         }
         for node in nodes.suffix(replicas) {
@@ -65,12 +58,24 @@ final class RedisCluster: Sendable {
         }
     }
 
+    /// Nodes talk to each other at a port 10,000 above that for clients, below what the kernel hands out.
+    private static func portWithBus() throws -> UInt16 {
+        for _ in 0..<20_000 {
+            let port = try Ports.free()
+            if port < 22_000 { return port }
+        }
+        throw HarnessError("no free port with room for another one")
+    }
+
     func identifier(of index: Int) throws -> String { try nodes[index].command("CLUSTER", "MYID") }
 
     /// The master that has a name's slot to begin with.
     func owner(of name: String) throws -> Int {
-        let slot = try ClusterSlots.slot(of: name, nodes[0])
-        return (0..<masters).first { slot < ClusterSlots.count * ($0 + 1) / masters } ?? 0
+        owner(of: try ClusterSlots.slot(of: name, nodes[0]))
+    }
+
+    func owner(of slot: Int) -> Int {
+        (0..<masters).first { slot < ClusterSlots.count * ($0 + 1) / masters } ?? 0
     }
 
     /// Writes a key's record where it belongs, as another program would.
@@ -101,7 +106,7 @@ final class RedisCluster: Sendable {
         }
         try during()
         // The target first, which then outdoes all that others believe; nobody has to wait for the rumour.
-        for node in [to, from] + nodes.prefix(masters + spare) {
+        for node in [to, from] + nodes.prefix(masters) {
             try node.command("-e", "CLUSTER", "SETSLOT", "\(slot)", "NODE", targetID)
         }
     }
