@@ -49,15 +49,16 @@ extension Worker {
         return !slot.value.isDead
     }
 
-    /// Has Redis asked about an account in this turn.
-    func enqueue(_ account: Slot<Account>) {
-        guard !account.value.isQueued, !account.value.isInFlight,
-            state.value.nowMicroseconds >= account.value.delayedUntilMicroseconds
-        else { return }
-        guard let lane = lane(of: account) ?? firstLane else { return }
+    private func enqueue(_ account: Slot<Account>) {
+        guard !account.value.isQueued, account.value.debited.count == 0 else { return }
         account.value.isQueued = true
         account.value.holders += 1
-        lane.state.value.queue.append(Int32(account.index))
+        if isCluster, let lane = lane(of: account) {
+            lane.state.value.queue.append(Int32(account.index))
+        } else {
+            // The usual way, in which nothing is counted or retained.
+            firstLane?.state.value.queue.append(Int32(account.index))
+        }
     }
 
     /// Writes the debits of this turn.
