@@ -1,6 +1,7 @@
 // The debit in Redis: one script decides any number of accounts in one call, on Redis's own clock.
 //
-// KEYS     for each window of each item, in order: the list of its permits, and the hash of its leases
+// KEYS     for each window of each item, in order: the list of its permits, and the hash of its leases, or
+//          the list again where nobody is given leases
 // ARGV     lo, mid, hi             what the caller knows of the instant, in microseconds of Redis time; lo 0
 //                                  is nothing, see StoreClock
 //          skew                    by how much Redis's clock is known to have been set forward
@@ -257,7 +258,7 @@ package enum TakeScript {
         -- on lease, those of others, the last end, and whether this call is older than the caller's lease.
         local function settle(lease, s, report, horizon)
           local due, out, others, last, old = {}, 0, 0, 0, false
-          local all = redis.call('HGETALL', lease)
+          local all = lease and redis.call('HGETALL', lease) or {}
           for i = 1, #all, 2 do
             local n, e, call = string.match(all[i + 1], '^(%d+):(%d+):(%d+)$')
             n, e, call = tonumber(n) or 0, tonumber(e) or 0, tonumber(call) or 0
@@ -298,6 +299,7 @@ package enum TakeScript {
           local listed, leased, runs, last = {}, {}, {}, {}
           for i = 1, k do
             local key, lease = KEYS[q + 2 * i - 2], KEYS[q + 2 * i - 1]
+            if lease == key then lease = nil end
             local N, W = tonumber(ARGV[b + 2 * i]), tonumber(ARGV[b + 1 + 2 * i])
             local grain = math.max(1, math.floor(W / 4096))
             listed[i], runs[i] = prune(key, low - W)

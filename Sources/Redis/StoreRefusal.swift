@@ -1,7 +1,7 @@
 package import Reactor
 
 /// What an error reply means for the command that it answers. In every case but `other` the command has not
-/// taken effect.
+/// taken effect, or an effect that may be had twice.
 package enum StoreRefusal: Equatable, Sendable {
     /// The slot belongs to that master now.
     case moved(slot: UInt16, StoreNode)
@@ -42,7 +42,9 @@ package enum StoreRefusal: Equatable, Sendable {
         case "NOSCRIPT": self = .noScript
         case "READONLY": self = .readOnly
         case "LOADING", "MASTERDOWN", "CLUSTERDOWN": self = .away
-        default: self = .other
+        default:
+            // What a script finds when a name goes away under its hands, in a slot that is on its way.
+            self = text.contains("non local key in a cluster node") ? .tryAgain : .other
         }
     }
 

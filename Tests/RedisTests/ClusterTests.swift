@@ -25,6 +25,7 @@ struct ClusterTests {
             ("MOVED 1 127.0.0.1:0", .away), ("MOVED 1 127.0.0.1", .away),
             ("ASK 3999 a.example:6381", .ask(StoreNode(host: "a.example", port: 6_381))), ("ASK 1", .away),
             ("TRYAGAIN Multiple keys request during rehashing of slot", .tryAgain),
+            ("ERR user_script:9: Script attempted to access a non local key in a cluster node", .tryAgain),
             ("NOSCRIPT No matching script. Please use EVAL.", .noScript),
             ("READONLY You can't write against a read only replica.", .readOnly),
             ("CLUSTERDOWN The cluster is down", .away), ("LOADING Redis is loading", .away),

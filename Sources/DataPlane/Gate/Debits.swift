@@ -49,8 +49,11 @@ extension Worker {
         return !slot.value.isDead
     }
 
-    private func enqueue(_ account: Slot<Account>) {
-        guard !account.value.isQueued, account.value.debited.count == 0 else { return }
+    /// Has Redis asked about an account in this turn.
+    func enqueue(_ account: Slot<Account>) {
+        guard !account.value.isQueued, !account.value.isInFlight,
+            state.value.nowMicroseconds >= account.value.delayedUntilMicroseconds
+        else { return }
         account.value.isQueued = true
         account.value.holders += 1
         if isCluster, let lane = lane(of: account) {
@@ -109,7 +112,11 @@ extension Worker {
             let account = account(at: Int(lane.state.value.queue[position]))
             for index in 0..<account.value.debitedPlan.count {
                 writeName("limit:{", account, account.value.debitedPlan.windows[index], into: &writer)
-                writeName("lease:{", account, account.value.debitedPlan.windows[index], into: &writer)
+                // A slot on its way from one master to another refuses calls that name what is there and
+                // what is not, and leases seldom are: in a cluster none are given, and one name is enough.
+                writeName(
+                    isCluster ? "limit:{" : "lease:{", account, account.value.debitedPlan.windows[index],
+                    into: &writer)
             }
         }
         let slack = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000

@@ -67,7 +67,8 @@ final class RedisServer: Sendable {
 
     /// What `gateway.conf.example` says that a user of Redis has to be allowed.
     private static let permissions = [
-        "~gateway:*", "&__redis__:invalidate", "+@read", "+@write", "+@connection", "+@transaction",
+        "~gateway:*", "&__redis__:invalidate", "&gateway:recall", "+@read", "+@write", "+@connection",
+        "+@transaction",
         "+@scripting",
         "+@pubsub", "+client|tracking", "+info", "+role", "+config|get",
     ]
