@@ -1,4 +1,3 @@
-import TestSupport
 import Testing
 
 /// A Redis that outgrew one machine.
@@ -67,47 +66,22 @@ struct ClusterTests {
             try ClusterSlots.slot(of: "{mover}", cluster.nodes[0]),
             try ClusterSlots.slot(of: "gateway:key:\(sha256Hexadecimal(moved.secret))", cluster.nodes[0]),
         ]
-        let admitted = Collected<(at: Int64, cost: Int64)>()
-        let statuses = Collected<Int>()
-        let isOver = Collected<Bool>()
-        // Also when a step fails: the callers must not outlive the test.
-        defer { isOver.append(contentsOf: [true]) }
-        let epoch = ContinuousClock.now
-        let threads = (0..<4).map { _ in
-            TestThread {
-                let client = try gateway.connect()
-                while isOver.values.isEmpty {
-                    let before = epoch.duration(to: .now)
-                    try client.send(Gateway.request(key: moved))
-                    let status = try client.response().status
-                    statuses.append(contentsOf: [status])
-                    guard status == 200 else { continue }
-                    // Admitted at some time between: the later instant would make windows look fuller.
-                    admitted.append(contentsOf: [(before.microseconds, 1)])
-                }
-            }
-        }
+        let callers = Admissions(4, of: gateway, key: moved)
         var owners = slots.map { cluster.owner(of: $0) }
         for round in 0..<6 {
             for (index, slot) in slots.enumerated() {
                 let target = (owners[index] + 1 + round % 2) % 3
                 try cluster.move(slot: slot, from: owners[index], to: target) {
-                    let before = statuses.values.count
-                    try Deadline(seconds: 5).wait("calls on the way") { statuses.values.count > before + 8 }
+                    try callers.wait(for: 8)
                 }
                 owners[index] = target
             }
         }
-        isOver.append(contentsOf: [true])
-        for thread in threads { try thread.join(within: 20) }
-        #expect(Set(statuses.values) == [200, 429])
+        let calls = try callers.stop()
+        #expect(Set(calls.map(\.status)) == [200, 429])
         #expect(try gateway.metricSum("gateway_ratelimit_total", holding: "degraded") == 0)
-        let sorted = admitted.values.sorted { $0.at < $1.at }
-        let seconds = Double((sorted.last?.at ?? 0) - (sorted.first?.at ?? 0)) / 1_000_000
-        // Starts of calls are seen here, decisions count: a call takes as long as the test's machine likes.
-        let slack: Int64 = 50_000
-        #expect(TrailingWindow.worst(sorted, 1_000_000 - slack) <= 40)
-        #expect(Double(sorted.count) >= 0.9 * 40 * seconds.rounded(.down), "\(sorted.count) in \(seconds) s")
+        #expect(calls.worst(in: 1_000_000) <= 40)
+        #expect(calls.rate > 30, "\(calls.rate)")
         // What it is told of now is heard from the master that has the record now.
         try cluster.command("DEL", "gateway:key:\(sha256Hexadecimal(moved.secret))")
         try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: moved).status == 401 }
@@ -176,11 +150,5 @@ struct ClusterTests {
         try cluster.nodes[0].command("CLUSTER", "DELSLOTS", "7")
         let missing = try run("check", "--live")
         #expect(missing.status == 78 && missing.error.contains("1 slots of the cluster have no master"))
-    }
-}
-
-extension Duration {
-    fileprivate var microseconds: Int64 {
-        components.seconds * 1_000_000 + components.attoseconds / 1_000_000_000_000
     }
 }

@@ -183,6 +183,45 @@ struct StoreTests {
         #expect(try gateway.metricSum("gateway_ratelimit_total", holding: "degraded") == 0)
     }
 
+    @Test("a Redis that comes back with nothing makes no limit anew", arguments: [1, 2])
+    func emptyRestart(_ count: Int) throws {
+        let redis = try RedisServer()
+        let setup = Setup(try Upstream()).with {
+            $0.keys[0] = TestKey(secret: "sk_live_kept", id: "key_kept", account: "kept", tier: "standard")
+            $0.tiers = $0.tiers.replacing("100/minute", with: "10/minute")
+            $0.store = "url: \"\(redis.url)\""
+        }
+        let gateways = try (0..<count).map { _ in try Gateway(setup) }
+        for gateway in gateways {
+            try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        }
+        // Every node has to be known before each knows its share.
+        try Deadline(seconds: 5).wait("the heartbeats") {
+            try redis.command("ZCARD", "gateway:nodes") == "\(count)"
+        }
+        let beats = try redis.command("ZRANGE", "gateway:nodes", "0", "-1", "WITHSCORES")
+        try Deadline(seconds: 5).wait("the next heartbeats") {
+            try redis.command("ZRANGE", "gateway:nodes", "0", "-1", "WITHSCORES") != beats
+        }
+        var admitted = 0
+        for _ in 0..<6 where try gateways[0].call(key: setup.keys[0]).status == 200 { admitted += 1 }
+        #expect(admitted == 6)
+        redis.kill()
+        for gateway in gateways {
+            try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        }
+        let empty = try RedisServer(port: redis.port)
+        for gateway in gateways {
+            try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        }
+        for _ in 0..<10 {
+            for gateway in gateways where try gateway.call(key: setup.keys[0]).status == 200 { admitted += 1 }
+        }
+        // One gateway knows all; of two each keeps to half, and the first has had more than that.
+        #expect(admitted == (count == 1 ? 10 : 11))
+        #expect(try empty.command("LLEN", "gateway:limit:{kept}:60s") == (count == 1 ? "4" : "5"))
+    }
+
     @Test("what is not Redis is an outage, not a crash")
     func notRedis() throws {
         let impostor = try Upstream(Upstream.respond("HTTP/1.1 400 Bad Request\r\n\r\n"))

@@ -58,10 +58,9 @@ extension Worker {
     ) {
         account.value.firstSentMicroseconds = 0
         let windows = account.value.debitedPlan
-        let granted = Int(reply.element(position).integer)
+        let permitted = Int(reply.element(position).integer)
         let retry = reply.element(position + 1).integer
         let othersHold = reply.element(position + 2).integer > 0
-        let cost = account.value.debitedCost
         let clock = lane.state.value.clock
         var decision = Decision(isGranted: true, count: windows.count)
         for index in 0..<windows.count {
@@ -70,16 +69,12 @@ extension Worker {
             decision.resetMicroseconds[index] = reset == 0 ? 0 : clock.local(reset)
         }
         decision.retryMicroseconds = retry == 0 ? 0 : clock.local(retry)
-        if granted > 0 {
-            // Kept beside Redis, so that an outage finds this node's own window warm.
-            shared.windows.spend(
-                account: account.value.hash.words, plan: windows, cost: Int64(granted) * cost,
-                atMicroseconds: answered)
-        }
+        let base = decision
+        let granted = writeDown(account, permitted, &decision, answered)
         noteLease(
             account, lane, call: command.call, permits: reply.element(position + 3).integer,
-            end: reply.element(position + 4).integer, decision, answered)
-        let isShort = granted < Int(account.value.debited.count)
+            end: reply.element(position + 4).integer, base, answered)
+        let isShort = permitted < Int(account.value.debited.count)
         let mayWait = isShort && mayWait(account, retry, othersHold)
         if !isShort { account.value.delays = 0 }
         noteDenial(

@@ -36,6 +36,10 @@ extension Worker {
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
         }
+        if let decision = refusalOutOfCaution(key, cost, now) {
+            countDecision(decision, key: key, isDegraded: false)
+            return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
+        }
         account.value.demand.note(cost, nowMicroseconds: now)
         guard let exchange = makeExchange(slot, headCount: headCount, route: route, key) else {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)

@@ -56,7 +56,7 @@ extension Worker {
         let isOwing = lease?.value.isOwing ?? false
         var wanted: Int64 = 0
         let isInDemand = account.value.debited.count > 0 || (lease.map { $0.value.spent.count > 0 } ?? false)
-        if isInDemand, !account.value.isRecalled, windows.count > 0, !isCluster {
+        if isInDemand, !account.value.isRecalled, windows.count > 0, !isCluster, !isCautious(windows) {
             wanted = account.value.demand.wanted(
                 length: Lease.length(of: windows), cost: account.value.debitedCost)
         }

@@ -69,13 +69,9 @@ extension Worker {
     /// This node's own window, with its share of the limit: what all live nodes admit together stays within
     /// it.
     private func takeLocally(_ key: Slot<ActiveKey>, _ cost: Int64, _ now: Int64) -> Decision {
-        var share = key.value.plan
-        let nodes = Int64(shared.liveNodes)
-        if nodes > 1 {
-            for index in 0..<share.count { share.windows[index].limit /= nodes }
-        }
         let decision = shared.windows.take(
-            account: key.value.accountHash.words, plan: share, cost: cost, nowMicroseconds: now)
+            account: key.value.accountHash.words, plan: share(of: key.value.plan), cost: cost,
+            nowMicroseconds: now)
         if decision.isGranted { noteUnasked(key, cost, now) }
         return decision
     }

@@ -209,8 +209,8 @@ package final class SharedState: Sendable {
     /// How often the store may have lost its latest writes, by a failover or a restart: zero until the first.
     ///
     /// For one window after a change the windows in Redis may hold fewer permits than were granted, so that a
-    /// limit is kept only by whoever counts its own grants beside Redis: each node its share, or its own log
-    /// submitted again. Noticed by the first worker that reaches the new master, before it debits there.
+    /// limit is kept only by whoever counts its own grants beside Redis: see `isCautious`. Noticed by the
+    /// first worker that reaches the new master, before it debits there.
     package var storeGeneration: Int { generations.generation }
     /// When that was last noticed, on the monotonic clock in microseconds; 0 when it never was.
     package var storeGenerationMicroseconds: Int64 { generations.latestMicroseconds }
