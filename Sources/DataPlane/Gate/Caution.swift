@@ -3,11 +3,11 @@ import Limits
 import Reactor
 
 // After a failover, or a restart with less than there was, the windows in Redis may hold fewer permits than
-// were granted: a replica has not seen the last writes of the master whose place it takes. For one window from
-// then on this node also keeps to its share of the limit by what it has written down itself, as it does while
-// Redis is away. One gateway alone is as exact as ever; of M gateways the worst is a window across the failover
-// in which one had taken all of the limit before and the lost writes are among those: N + N (M - 1) / M, and
-// never more than N and what was lost.
+// were granted: a replica has not seen the last writes of the master whose place it takes. For one window
+// from then on this node also keeps to its share of the limit by what it has written down itself, as it does
+// while Redis is away. One gateway alone is as exact as ever; of M gateways the worst is a window across the
+// failover in which one had taken all of the limit before, of which Redis has lost everything:
+// N + N (M - 1) / M, and never more than N and what was lost.
 
 extension Worker {
     /// Whether Redis may count less than was granted in these windows.
@@ -34,8 +34,8 @@ extension Worker {
         return share
     }
 
-    /// The refusal of a call that is over this node's share while Redis cannot be relied on; nil when there is
-    /// none. Redis is not even asked, so that the call costs nothing there.
+    /// The refusal of a call that is over this node's share while Redis cannot be relied on; nil when there
+    /// is none. Redis is not even asked, so that the call costs nothing there.
     func refusalOutOfCaution(_ key: Slot<ActiveKey>, _ cost: Int64, _ now: Int64) -> Decision? {
         guard isCautious(key.value.plan) else { return nil }
         let decision = shared.windows.inspect(

@@ -67,10 +67,9 @@ final class RedisServer: Sendable {
 
     /// What `gateway.conf.example` says that a user of Redis has to be allowed.
     private static let permissions = [
-        "~gateway:*", "&__redis__:invalidate", "&gateway:recall", "+@read", "+@write", "+@connection",
-        "+@transaction",
-        "+@scripting",
-        "+@pubsub", "+client|tracking", "+info", "+role", "+config|get",
+        "~gateway:*", "resetchannels", "&__redis__:invalidate", "&gateway:recall", "+@read", "+@write",
+        "+@connection", "+@transaction", "+@scripting", "+@pubsub", "+client|tracking", "+time", "+info",
+        "+role", "+asking", "+config|get", "+cluster|nodes", "+cluster|info",
     ]
 
     /// One command by way of `redis-cli`, as another program would send it.
