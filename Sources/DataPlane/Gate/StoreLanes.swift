@@ -117,7 +117,9 @@ extension Worker {
         }
     }
 
-    /// The same after a pause: the cluster is busy with the slot. A record is not worth it.
+    /// The same after a pause: the cluster is busy with the slot. An account with several windows has to wait
+    /// like this whenever its slot is half moved and some of them are there and some are not; when `timeout`
+    /// is over, `on_outage` says what becomes of its calls. A record is not worth it.
     private func sendLater(_ command: PendingCommand, _ lane: StoreLane) {
         if command.kind == .lookup {
             lookupIsLost(Int(command.number))
