@@ -1,11 +1,11 @@
 import Foundation
-import TestSupport
 
-/// Callers of one limited account that ask without a pause, and when each of their calls was begun.
+/// Callers of one limited account that ask without a pause, and when each of their calls began and ended.
 final class Admissions: Sendable {
     struct Call: Sendable {
-        /// Microseconds since the callers began.
+        /// Microseconds since the callers began; the call was decided at some time between.
         var begun: Int64
+        var ended: Int64
         var status: Int
     }
 
@@ -15,16 +15,19 @@ final class Admissions: Sendable {
 
     init(_ count: Int, of gateways: Gateway..., key: TestKey) {
         let epoch = ContinuousClock.now
+        @Sendable func now() -> Int64 {
+            let elapsed = epoch.duration(to: .now).components
+            return elapsed.seconds * 1_000_000 + elapsed.attoseconds / 1_000_000_000_000
+        }
         let (calls, isOver) = (calls, isOver)
         threads = (0..<count).map { number in
             TestThread {
                 let client = try gateways[number % gateways.count].connect()
                 while isOver.values.isEmpty {
-                    let begun = epoch.duration(to: .now).components
+                    let begun = now()
                     try client.send(Gateway.request(key: key))
                     let status = try client.response().status
-                    let microseconds = begun.seconds * 1_000_000 + begun.attoseconds / 1_000_000_000_000
-                    calls.append(contentsOf: [Call(begun: microseconds, status: status)])
+                    calls.append(contentsOf: [Call(begun: begun, ended: now(), status: status)])
                 }
             }
         }
@@ -49,13 +52,16 @@ final class Admissions: Sendable {
 }
 
 extension [Admissions.Call] {
-    /// The most calls that were admitted in any trailing window of so many microseconds.
-    ///
-    /// What is seen is when calls were begun, what counts is when they were decided: by `slack` the window is
-    /// shorter, which is as long as a call takes on a busy machine.
-    func worst(in length: Int64, slack: Int64 = 50_000) -> Int64 {
-        let admitted = filter { $0.status == 200 }.map { (at: $0.begun, cost: Int64(1)) }
-        return TrailingWindow.worst(admitted.sorted { $0.at < $1.at }, length - slack)
+    /// The most admitted calls that were surely decided within a window of so many microseconds, because they
+    /// began and ended in it: however long calls take, this is never more than what the window held.
+    func worst(in length: Int64) -> Int {
+        let admitted = filter { $0.status == 200 }.sorted { $0.begun < $1.begun }
+        var worst = 0
+        for (index, first) in admitted.enumerated() {
+            let inside = admitted[index...].prefix { $0.begun <= first.begun + length }
+            worst = Swift.max(worst, inside.count { $0.ended <= first.begun + length })
+        }
+        return worst
     }
 
     /// Permits a second.
