@@ -58,6 +58,10 @@ test-sanitized: test-packages ## Run every test under the address, then the thre
 bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and Envoy (about 10 minutes)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/run $(if $(ENVOY),--envoy $(ENVOY))
 
+.PHONY: bench-fleet
+bench-fleet: build test-packages ## Measure revocation, Redis's share and floods over several gateways (about 5 minutes)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/fleet
+
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run

@@ -111,7 +111,8 @@ timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
 workers: {workers}
 """)
         self.process = subprocess.Popen([bench.gateway, "run", "--config", path], stderr=subprocess.DEVNULL)
-        wait_for(self.port, self.process)
+        if not wait_for(self.port, self.process) or not wait_for(self.admin, self.process):
+            sys.exit(f"the gateway does not start: {bench.gateway} check --config {path}")
         deadline = time.monotonic() + 10
         while self.metric("gateway_store_up ") != 1 and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -243,8 +244,8 @@ def revocation(bench, trials, silent):
     relay = Relay(redis.port)
     gateways = [bench.start(relay.port, extra=", failed_authentications: off") for _ in range(3)]
     states = [{"over": False, "status": 0, "last": 0.0} for _ in gateways]
-    threads = [threading.Thread(target=watch, args=pair) for pair in
-               zip(gateways, [key] * 3, states)]
+    threads = [threading.Thread(target=watch, args=arguments, daemon=True)
+               for arguments in zip(gateways, [key] * 3, states)]
     for thread in threads:
         thread.start()
     lags = []
@@ -295,19 +296,24 @@ def cost(bench, accounts, seconds, rate):
     return figures
 
 
-def one_command_a_call(bench, count):
-    """The same script, asked once for every call, one account after the other, without a pipeline."""
+def one_command_a_call(bench, accounts, seconds, rate):
+    """The same script, asked once for every call at the same rate, without gathering and without leases."""
     redis = bench.redis()
     path = os.path.join(os.path.dirname(__file__), "../../Sources/Limits/TakeScript.swift")
     with open(path) as file:
         source = file.read().split('source = #"""')[1].split('"""#')[0]
-    source = source.replace("\\#(graceMicroseconds)", "200000")
-    name = redis.command("SCRIPT", "LOAD", source)
+    name = redis.command("SCRIPT", "LOAD", source.replace("\\#(graceMicroseconds)", "200000"))
     arguments = [0, 0, 0, 0, "me", 1, 1, "recall", 1, 1, 1, -1, 0, 0, 0, 0, 1000000, 60000000]
-    cpu = redis.cpu()
-    for _ in range(count):
-        redis.command("EVALSHA", name, 2, "limit:{a}:60s", "lease:{a}:60s", *arguments)
-    return {"commands_per_request": 1, "redis_cpu_us_per_request": round((redis.cpu() - cpu) / count * 1e6, 2)}
+    cpu, start, calls = redis.cpu(), time.monotonic(), 0
+    while (due := start + calls / rate) < start + seconds:
+        time.sleep(max(0.0, due - time.monotonic()))
+        account = random.randrange(accounts)
+        redis.command("EVALSHA", name, 2, f"limit:{{a{account}}}:60s", f"lease:{{a{account}}}:60s", *arguments)
+        calls += 1
+    return {
+        "accounts": accounts, "commands_per_request": 1,
+        "redis_cpu_us_per_request": round((redis.cpu() - cpu) / calls * 1e6, 2),
+    }
 
 
 def flood(bench, guessed_from_one_address):
@@ -358,7 +364,8 @@ def main():
         if "cost" in options.what:
             for accounts in (1, 100, 10_000):
                 print("cost", json.dumps(cost(bench, accounts, options.seconds, 1000)), flush=True)
-            print("one command a call", json.dumps(one_command_a_call(bench, 20_000)), flush=True)
+                plain = one_command_a_call(bench, accounts, options.seconds, 1000)
+                print("one command a call", json.dumps(plain), flush=True)
         if "flood" in options.what:
             for one in (True, False):
                 print("flood", json.dumps(flood(bench, one)), flush=True)

@@ -109,4 +109,29 @@ struct KeyTests {
             }
         }
     }
+
+    @Test("what is not heard of any more is served for a second after it was confirmed, and no longer")
+    func unheard() {
+        let cache = KeyCache(entries: 8, unknownEntries: 8, seed: 1)
+        let (good, bad) = (Fingerprint(low: 1, high: 1), Fingerprint(low: 2, high: 2))
+        let digest = Digest256((1, 0, 0, 0))
+        _ = cache.insert(
+            good, digest: digest, value: 1, nowMicroseconds: 100, expiresAtMicroseconds: 9_000_000)
+        cache.insertUnknown(
+            bad, digest: Digest256((2, 0, 0, 0)), nowMicroseconds: 100, expiresAtMicroseconds: 9_000_000)
+        func isServed(_ fingerprint: Fingerprint, _ now: Int64) -> Bool {
+            switch cache.find(fingerprint, nowMicroseconds: now) {
+            case .known, .unknown: return true
+            case .stale, .absent: return false
+            }
+        }
+        cache.heardUntilMicroseconds = 5_000_000
+        #expect(isServed(good, 5_000_000) && isServed(bad, 5_000_000))
+        #expect(!isServed(good, 5_000_001) && !isServed(bad, 5_000_001))
+        _ = cache.insert(
+            good, digest: digest, value: 1, nowMicroseconds: 5_000_000, expiresAtMicroseconds: 9_000_000)
+        #expect(isServed(good, 6_000_000) && !isServed(good, 6_000_001))
+        cache.heardUntilMicroseconds = 7_000_000
+        #expect(isServed(good, 6_500_000))
+    }
 }
