@@ -11,8 +11,8 @@ SWIFT_FILES = Package.swift Sources Tests
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus \
-    python3-prometheus-client
-BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy strace nghttp2-client nghttp2-server
+    python3-prometheus-client nghttp2-client python3-venv
+BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-server
 
 # A real browser for the dashboard, and what runs the fuzzer of the admin API.
 BROWSER_PACKAGES = chromium chromium-driver fonts-dejavu-core python3-venv
@@ -21,6 +21,8 @@ BROWSER_PACKAGES = chromium chromium-driver fonts-dejavu-core python3-venv
 ENVOY ?= $(shell command -v envoy)
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# What the tests' own Python environment is made of; it is made anew when this changes.
+CLIENTS = .build/clients/installed
 # Tests that `make test` runs: a regular expression on their names, all when empty.
 FILTER ?=
 
@@ -37,11 +39,17 @@ demo: build ## Run a gateway that needs nothing else and prints curl lines to pa
 	@exec $(RELEASE_BINARY) demo
 
 .PHONY: test
-test: build test-packages ## Run every test; the integration tests drive the release binary
+test: build test-packages $(CLIENTS) ## Run every test; the integration tests drive the release binary
 	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
 
+# Clients and servers from PyPI that the tests drive, in an environment of their own.
+$(CLIENTS): Tests/Clients/requirements.txt | test-packages
+	@python3 -m venv .build/clients
+	@.build/clients/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
 .PHONY: test-sanitized
-test-sanitized: test-packages ## Run every test under the address, then the thread sanitizer
+test-sanitized: test-packages $(CLIENTS) ## Run every test under the address, then the thread sanitizer
 	@# Slots, rows and workers live until the process ends: what LeakSanitizer reports is meant. The test that
 	@# measures memory would measure the sanitizer's.
 	@for sanitizer in address thread; do \

@@ -44,7 +44,7 @@ struct RequestCorpusTests {
         try other.send(
             Array("GET /barrier HTTP/1.1\r\nHost: barrier\r\n\(authorization ?? "X: 1")\r\n\r\n".utf8))
         let barrier = other.answers(1)
-        var problems = readings(upstream.take(), entry, forwards)
+        var problems = Self.readings(upstream.take(), entry, forwards)
         if barrier.first?.status != 200 { problems.append("another caller got no answer of its own") }
         let statuses = answers.map(\.status)
         if !statuses.prefix(forwards).allSatisfy({ $0 == 200 }) || statuses.count < forwards {
@@ -62,7 +62,7 @@ struct RequestCorpusTests {
     }
 
     /// Reads what has arrived in all ways, and checks it.
-    private func readings(_ arrived: [[UInt8]], _ entry: CorpusCase, _ forwards: Int) -> [String] {
+    static func readings(_ arrived: [[UInt8]], _ entry: CorpusCase, _ forwards: Int) -> [String] {
         var problems: [String] = []
         var requests: [ReadRequest] = []
         for bytes in arrived {
@@ -84,7 +84,7 @@ struct RequestCorpusTests {
         return problems
     }
 
-    private func holds(_ check: String, _ request: ReadRequest) -> Bool {
+    private static func holds(_ check: String, _ request: ReadRequest) -> Bool {
         let word = String(check.prefix { $0 != " " })
         let value = CorpusCase.unescape(String(check.dropFirst(word.count + 1)))
         let text = String(latin1: value)
@@ -99,6 +99,10 @@ struct RequestCorpusTests {
         case "has": return request.lines.contains(value)
         case "has-name": return lines.contains(where: isNamed)
         case "lacks": return !lower.contains { $0.contains(text) }
+        case "has-any": return lower.contains(text.lowercased())
+        case "count":
+            let parts = text.split(separator: " ")
+            return lower.filter { $0.hasPrefix("\(parts[0]):") }.count == Int(parts.last ?? "")
         case "no-value":
             return !lines.contains { $0.hasSuffix(": " + text) }
         case "trailer": return request.trailers.contains(value)
