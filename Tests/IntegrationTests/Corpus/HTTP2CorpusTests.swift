@@ -29,6 +29,23 @@ struct HTTP2CorpusTests {
         #expect(met == cases.count, "\(met) of \(cases.count) met")
     }
 
+    private struct Conformance: Decodable {
+        var cases: Int
+        var failed: [String]
+    }
+
+    @Test("the conformance cases of RFC 9113 and RFC 7541 are met")
+    func conformance() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.routes = ["{ path: /api/**, access: public, upstream: main }"] })
+        let outcome = try Clients.run(
+            "conformance.py", [String(gateway.httpsPort), try Certificate.shared.get().chainPath, "/api/x"],
+            within: 300)
+        let result = try JSONDecoder().decode(Conformance.self, from: Data(outcome.output.utf8))
+        #expect(result.cases >= 100)
+        for problem in result.failed { Issue.record("\(problem)") }
+    }
+
     private struct Frames: Encodable {
         var fields: [[String]] = []
         var data: [String] = []
