@@ -96,6 +96,7 @@ def handlers():
 
 
 async def main():
+    http.server.ThreadingHTTPServer.request_queue_size = 512
     web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Web)
     web.daemon_threads = True
     threading.Thread(target=web.serve_forever, daemon=True).start()

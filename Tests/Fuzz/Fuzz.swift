@@ -16,7 +16,9 @@ public func fuzz(_ data: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     do {
         try target.run(bytes)
     } catch {
-        preconditionFailure(error.description)
+        var text = error.description + "\n"
+        text.withUTF8 { bytes in _ = unsafe write(2, bytes.baseAddress, bytes.count) }
+        preconditionFailure("a check has failed")
     }
     return 0
 }

@@ -185,6 +185,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
                     && text[head.field(index).value] == again[second.field(index).value]
                     && head.field(index).id == second.field(index).id, "another field")
         }
+        // A trailer section may have fewer fields than a head.
+        guard head.fieldCount <= ChunkDecoder.trailerFieldsMax else { return }
         try require(decode([Array("0\r\n".utf8) + text[start.count...]]) != nil, "no trailer section")
     }
 }

@@ -28,5 +28,26 @@ struct FrameWalkerTests {
         }
         #expect(seen.map(\.0) == [4, 0, 0, 6, 8, 1, 9, 3, HTTP2FrameKind.unknown.rawValue])
         #expect(seen.map(\.1) == lengths)
+        #expect(!walker.hasSeenForbidden)
+    }
+
+    @Test(
+        "a stream that was passed over cannot be opened, and the connection has no priority",
+        arguments: [
+            ([(1, 1), (1, 3), (1, 5), (1, 1), (1, 3)], false), ([(1, 5), (1, 3)], true),
+            ([(1, 5), (1, 1)], true),
+            ([(1, 1), (1, 9), (0, 5), (3, 7)], false), ([(1, 1), (1, 9), (1, 11), (1, 7)], true),
+            ([(2, 3), (2, 0x8000_0001)], false), ([(2, 0)], true), ([(2, 0x8000_0000)], true),
+        ] as [([(UInt8, UInt32)], Bool)])
+    func order(_ frames: [(UInt8, UInt32)], _ isForbidden: Bool) {
+        var walker = FrameWalker()
+        var bytes = Self.preface
+        for (type, stream) in frames {
+            let head = stride(from: 24, through: 0, by: -8).map { UInt8(stream >> UInt32($0) & 255) }
+            bytes += [0, 0, 2, type, 0] + head + [7, 7]
+        }
+        var offset = 0
+        while walker.next(bytes.span, &offset) != nil {}
+        #expect(walker.hasSeenForbidden == isForbidden)
     }
 }

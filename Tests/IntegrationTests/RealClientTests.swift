@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Clients and servers that people use, through the gateway: what they think of it counts more than what a test's
-/// own client thinks.
+/// Clients and servers that people use, through the gateway: what they think of it counts more than what a
+/// test's own client thinks.
 @Suite("Real clients", .serialized, .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
 struct RealClientTests {
     private struct Ports: Decodable {
@@ -68,9 +68,9 @@ struct RealClientTests {
         let one = try ChildProcess.run("nghttp", ["-v", "-H", key, url, "\(url)/2", "\(url)/3"])
         #expect(one.status == 0, "\(one.error)")
         #expect(one.output.components(separatedBy: ":status: 200").count == 4)
-        let many = try ChildProcess.run("h2load", ["-n", "2000", "-c", "4", "-m", "32", "-H", key, url])
-        #expect(many.output.contains("2000 succeeded, 0 failed, 0 errored"), "\(many.output)")
-        #expect(many.output.contains("status codes: 2000 2xx"))
+        let many = try ChildProcess.run("h2load", ["-n", "600", "-c", "4", "-m", "16", "-H", key, url])
+        #expect(many.output.contains("600 succeeded, 0 failed, 0 errored"), "\(many.output)")
+        #expect(many.output.contains("status codes: 600 2xx"))
         withExtendedLifetime(servers) {}
     }
 }

@@ -217,7 +217,7 @@ struct SlowCallerTests {
                     problem = "\(error)"
                 }
                 let took = start.duration(to: .now)
-                outcomes.withLock { $0[kind.name] = problem + (took > .seconds(9) ? " after \(took)" : "") }
+                outcomes.withLock { $0[kind.name] = problem + (took > .seconds(20) ? " after \(took)" : "") }
             }
         }
         var worst = Duration.zero

@@ -194,6 +194,11 @@ extension Worker {
         }
         switch slot.value.request {
         case .complete where !slot.value.exchange.isNone, .awaitingKey:
+            // A caller that leaves a stream of events is gone, and so is its upstream's reason to go on.
+            if let exchange = exchanges.lookup(slot.value.exchange), exchange.value.isEventStream {
+                abandon(slot, .callerGone)
+                return
+            }
             slot.value.closesAfterAnswer = true
             updateInterest(slot)
         case .tunnel:

@@ -62,9 +62,10 @@ extension Worker {
         while let frame = slot.value.multiplex.walker.next(bytes, &offset) {
             slot.value.multiplex.budget.spend(
                 frame.kind, length: frame.length, nowMicroseconds: state.value.nowMicroseconds)
-            guard slot.value.multiplex.budget.isExhausted else { continue }
-            metrics.add(.floodsEnded)
-            slot.value.multiplex.session.terminate(.enhanceYourCalm)
+            let isForbidden = slot.value.multiplex.walker.hasSeenForbidden
+            guard slot.value.multiplex.budget.isExhausted || isForbidden else { continue }
+            if !isForbidden { metrics.add(.floodsEnded) }
+            slot.value.multiplex.session.terminate(isForbidden ? .protocolError : .enhanceYourCalm)
             slot.value.isFinishing = true
             markForFrames(slot)
             return false

@@ -46,6 +46,8 @@ struct Exchange: ~Copyable {
     /// which a recipient must always expect (RFC 9110 sections 6.5.1 and 7.6.1).
     var dropsRequestTrailers = false
     var dropsResponseTrailers = false
+    /// Whether the answer is a stream of events, which nobody half-closes to wait for its end.
+    var isEventStream = false
     /// Interim answers passed on.
     var interimAnswers: Int32 = 0
     var requestBodyBytes: Int64 = 0

@@ -85,6 +85,7 @@ extension Worker {
         allowSilence(exchange)
         exchange.value.responseFraming = responseHead.value.framing
         exchange.value.dropsResponseTrailers = responseHead.value.hasNominations
+        exchange.value.isEventStream = responseHead.value.isEventStream
         if case .length(let count) = responseHead.value.framing { exchange.value.responseRemaining = count }
         connection.value.mayBeKept = responseHead.value.keepAlive
         return true

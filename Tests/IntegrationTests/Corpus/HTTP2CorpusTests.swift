@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// Every request of the HTTP/2 corpus, sent frame by frame by a client that checks nothing: what becomes of it
-/// in HTTP/1.1 has one reading, or nothing becomes of it.
+/// Every request of the HTTP/2 corpus, sent frame by frame by a client that checks nothing: what becomes of
+/// it in HTTP/1.1 has one reading, or nothing becomes of it.
 @Suite("HTTP/2 corpus", .serialized, .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
 struct HTTP2CorpusTests {
     @Test("each request is refused or arrives with one reading", arguments: [false, true])
