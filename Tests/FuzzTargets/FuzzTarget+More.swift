@@ -3,6 +3,7 @@ import HTTP2
 import HTTPWire
 import Keys
 import Reactor
+import Synchronization
 
 extension FuzzTarget {
     /// A record as the store would return it: what is read and written again is the same record.
@@ -42,12 +43,13 @@ extension FuzzTarget {
         }
     }
 
-    /// Fields of HTTP/2, whatever they are, become one request of HTTP/1.1 that our own parser takes whole or
-    /// refuses whole: never two, and never one with bytes left over.
-    static func headers2(_ bytes: [UInt8]) throws(FuzzFinding) {
-        var list = HeaderBlock(bytesMax: 4_096, fieldsMax: 16)
+    /// One for all inputs: a worker's lives as long as the process.
+    private static let list = Mutex(HeaderBlock(bytesMax: 4_096, fieldsMax: 16))
+
+    private static func translate(
+        _ texts: [[UInt8]], endsStream: Bool, _ list: inout HeaderBlock
+    ) -> [UInt8]? {
         list.begin()
-        let texts = bytes.split(separator: 0x0A, omittingEmptySubsequences: false).map(Array.init)
         for index in stride(from: 0, to: texts.count - 1, by: 2) {
             let name = texts[index]
             let value = texts[index + 1]
@@ -56,13 +58,22 @@ extension FuzzTarget {
         var block = Block.allocate(capacity: list.textBytesMax)
         defer { block.deallocate() }
         var writer = ByteWriter(block)
-        guard list.writeRequest(into: &writer, endsStream: bytes.count % 2 == 0, nonce: (1, 2)) != nil else {
-            return
+        guard list.writeRequest(into: &writer, endsStream: endsStream, nonce: (1, 2)) != nil else {
+            return nil
         }
-        try require(!writer.overflowed, "more text than announced")
         block.commit(writer)
         let span = block.readable
-        let text = (0..<span.count).map { span[$0] }
+        return (0..<span.count).map { span[$0] }
+    }
+
+    /// Fields of HTTP/2, whatever they are, become one request of HTTP/1.1 that our own parser takes whole or
+    /// refuses whole: never two, and never one with bytes left over.
+    static func headers2(_ bytes: [UInt8]) throws(FuzzFinding) {
+        let texts = bytes.split(separator: 0x0A, omittingEmptySubsequences: false).map(Array.init)
+        guard let text = list.withLock({ Self.translate(texts, endsStream: bytes.count % 2 == 0, &$0) })
+        else {
+            return
+        }
         var head = RequestHead()
         let limits = HeadLimits(headBytes: 65_536, fields: 64, targetBytes: 8_192)
         switch RequestParser.parse(text.span, limits: limits, into: &head) {
@@ -72,45 +83,5 @@ extension FuzzTarget {
         }
         // Every line that the parser found is one that the list asked for, or one of ours.
         try require(head.fieldCount <= texts.count / 2 + 6, "lines that nobody sent")
-    }
-
-    /// A connection of HTTP/2: whatever arrives, what goes out is bounded, and no head holds a line end.
-    static func session2(_ bytes: [UInt8]) throws(FuzzFinding) {
-        let engine = HTTP2Engine(limits: HeadLimits(headBytes: 4_096, fields: 16, targetBytes: 512))
-        let owner = SilentOwner()
-        engine.attach(owner)
-        guard var session = engine.makeServer() else { return }
-        defer { session.free() }
-        let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0]
-        _ = engine.receive(session, preface.span)
-        _ = engine.send(session)
-        let cut = bytes.count / 2
-        for piece in [Array(bytes[..<cut]), Array(bytes[cut...])] {
-            guard engine.receive(session, piece.span) else { break }
-            var rounds = 0
-            while engine.send(session), engine.frames.value.count > 0 {
-                rounds += 1
-                try require(rounds < 64, "output without an end")
-            }
-        }
-    }
-
-    /// Takes everything and answers nothing.
-    private final class SilentOwner: HTTP2Owner {
-        func http2HeadBegan(_ session: HTTP2Session) {}
-        func http2Head(_ session: HTTP2Session, stream: Int32, _ kind: HTTP2HeadKind, endsStream: Bool) {}
-        func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>) {
-            session.consumeStream(stream, bytes.count)
-            session.consumeConnection(bytes.count)
-        }
-        func http2DataEnded(_ session: HTTP2Session, stream: Int32) {}
-        func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {}
-        func http2Closed(_ session: HTTP2Session, stream: Int32, tag: UInt64, code: UInt32) {}
-        func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
-            HTTP2BodyState(count: 0, isEnd: true, hasTrailers: false)
-        }
-        func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {}
-        func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
-        func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
     }
 }

@@ -13,7 +13,7 @@ package struct FuzzFinding: Error, CustomStringConvertible {
 }
 
 package enum FuzzTarget: String, CaseIterable, Sendable {
-    case request, response, chunks, target, fields, record, configuration, headers2, session2
+    case request, response, chunks, target, fields, record, configuration, headers2
 
     private static let limits = HeadLimits(headBytes: 4_096, fields: 32, targetBytes: 512)
 
@@ -28,7 +28,6 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
         case .record: try Self.record(bytes)
         case .configuration: try Self.configuration(bytes)
         case .headers2: try Self.headers2(bytes)
-        case .session2: try Self.session2(bytes)
         }
     }
 

@@ -22,7 +22,7 @@ struct GrammarPageTests {
             #expect(columns[1].contains("RFC "), "\(row)")
             if columns[3] == "the same" { continue }
             let quoted = columns[3].matches(of: /`([^`]+)`/).map { String($0.1) }
-            for kind in ["requests", "responses"] where columns[3].contains("\(kind):") {
+            for kind in ["requests", "responses", "http2"] where columns[3].contains("\(kind):") {
                 let cases = try Self.text("Tests/Corpus/\(kind).txt").split(separator: "\n")
                 #expect(!quoted.isEmpty, "\(row)")
                 for prefix in quoted {
