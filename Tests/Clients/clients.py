@@ -3,6 +3,7 @@ it must be, and says on standard error what is not."""
 
 import asyncio
 import json
+import queue
 import ssl
 import sys
 
@@ -107,6 +108,25 @@ def rpc():
         both = channel.stream_stream("/test.Echo/Both")
         answers = list(both(iter([b"abc", b"de"]), metadata=metadata, timeout=10))
         require(answers == [b"cba", b"ed"], answers)
+        # One message there, one back, before the next: neither direction waits for the end of the other.
+        outgoing = queue.Queue()
+        incoming = both(iter(outgoing.get, None), metadata=metadata, timeout=20)
+        for number in range(20):
+            outgoing.put(b"message %d" % number)
+            require(next(incoming) == (b"message %d" % number)[::-1], "another message")
+        outgoing.put(None)
+        require(list(incoming) == [], "more messages than sent")
+        hanging = channel.unary_stream("/test.Echo/Hang")(b"", metadata=metadata, timeout=20)
+        require(next(hanging) == b"begun", "not begun")
+        hanging.cancel()
+        was_left = channel.unary_unary("/test.Echo/WasLeft")(b"", metadata=metadata, timeout=10)
+        require(was_left == b"yes", "the service does not know that its caller has left")
+        raw = metadata + (("x-raw-bin", bytes(range(256))), ("x-text", "a b"))
+        names, call = channel.unary_unary("/test.Echo/Metadata").with_call(b"", metadata=raw, timeout=10)
+        names = json.loads(names)
+        require("x-raw-bin" in names and "x-text" in names and "authorization" not in names, names)
+        require(dict(call.initial_metadata()).get("x-begin-bin") == b"\0\xff", call.initial_metadata())
+        require(dict(call.trailing_metadata()).get("x-end-bin") == bytes(range(256)), call.trailing_metadata())
         calls = [unary.future(b"%d" % n, metadata=metadata, timeout=20) for n in range(100)]
         require([c.result() for c in calls] == [b"%d|initech" % n for n in range(100)], "another call's answer")
         refusals = [
@@ -121,11 +141,18 @@ def rpc():
                 raise AssertionError(f"{message} was answered")
             except grpc.RpcError as error:
                 require(error.code() == code, f"{message}: {error.code()} {error.details()}")
-        try:
-            channel.unary_unary("/nowhere.Service/Call")(b"", metadata=metadata, timeout=10)
-            raise AssertionError("an unknown service answered")
-        except grpc.RpcError as error:
-            require(error.code() == grpc.StatusCode.UNIMPLEMENTED, error.code())
+        pro = (("authorization", "Bearer sk_live_pro_def456"),)
+        for method, some, code in [
+            ("/nowhere.Service/Call", metadata, grpc.StatusCode.UNIMPLEMENTED),
+            ("/test.Echo/Nothing", metadata, grpc.StatusCode.UNIMPLEMENTED),
+            ("/test.Scoped/Call", pro, grpc.StatusCode.PERMISSION_DENIED),
+            ("/test.Gone/Call", metadata, grpc.StatusCode.UNAVAILABLE),
+        ]:
+            try:
+                channel.unary_unary(method)(b"", metadata=some, timeout=10)
+                raise AssertionError(f"{method} answered")
+            except grpc.RpcError as error:
+                require(error.code() == code, f"{method}: {error.code()} {error.details()}")
         limited = None
         for _ in range(130):
             try:

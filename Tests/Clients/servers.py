@@ -49,6 +49,7 @@ class Web(http.server.BaseHTTPRequestHandler):
 
 
 heard = threading.Semaphore(0)
+left = threading.Semaphore(0)
 
 
 async def echo(socket):
@@ -84,12 +85,30 @@ def handlers():
         for request in requests:
             yield request[::-1]
 
+    def hang(request, context):
+        """A stream without an end, which counts how often its caller has left."""
+        context.add_callback(left.release)
+        yield b"begun"
+        threading.Event().wait(20)
+
+    def was_left(request, context):
+        return b"yes" if left.acquire(timeout=5) else b"no"
+
+    def metadata(request, context):
+        found = dict(context.invocation_metadata())
+        context.send_initial_metadata((("x-begin", "1"), ("x-begin-bin", b"\0\xff")))
+        context.set_trailing_metadata((("x-end-bin", found.get("x-raw-bin", b"")),))
+        return json.dumps(sorted(name for name in found)).encode()
+
     return grpc.method_handlers_generic_handler(
         "test.Echo",
         {
             "Unary": grpc.unary_unary_rpc_method_handler(unary),
             "Down": grpc.unary_stream_rpc_method_handler(down),
             "Up": grpc.stream_unary_rpc_method_handler(up),
+            "Hang": grpc.unary_stream_rpc_method_handler(hang),
+            "WasLeft": grpc.unary_unary_rpc_method_handler(was_left),
+            "Metadata": grpc.unary_unary_rpc_method_handler(metadata),
             "Both": grpc.stream_stream_rpc_method_handler(both),
         },
     )

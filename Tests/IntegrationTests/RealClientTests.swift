@@ -5,7 +5,7 @@ import Testing
 /// test's own client thinks.
 @Suite("Real clients", .serialized, .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
 struct RealClientTests {
-    private struct Ports: Decodable {
+    private struct ServerPorts: Decodable {
         var web: Int
         var grpc: Int
         var websocket: Int
@@ -14,18 +14,22 @@ struct RealClientTests {
     /// A gateway in front of the three servers, which live as long as the process.
     private static func start() throws -> (Gateway, LineProcess) {
         let servers = try Clients.start("servers.py", [])
-        let ports = try JSONDecoder().decode(Ports.self, from: Data(try servers.line().utf8))
+        let ports = try JSONDecoder().decode(ServerPorts.self, from: Data(try servers.line().utf8))
+        let gone = try Ports.free()
         let gateway = try Gateway(
             Setup().with {
                 $0.upstreamEndpoints = ["http://127.0.0.1:\(ports.web)"]
                 $0.moreUpstreams = """
                       sockets: { endpoints: ["http://127.0.0.1:\(ports.websocket)"] }
                       calls: { endpoints: ["http://127.0.0.1:\(ports.grpc)"], http2: true }
+                      gone: { endpoints: ["http://127.0.0.1:\(gone)"], http2: true }
 
                     """
                 $0.routes = [
                     "{ path: /api/**, upstream: main }", "{ path: /ws/**, upstream: sockets }",
                     "{ path: /test.Echo/**, upstream: calls }",
+                    "{ path: /test.Scoped/**, scopes: [\"calls:write\"], upstream: calls }",
+                    "{ path: /test.Gone/**, upstream: gone }",
                 ]
             })
         return (gateway, servers)
