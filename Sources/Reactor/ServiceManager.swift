@@ -1,3 +1,4 @@
+import CLinux
 import Glibc
 
 /// What systemd is told (sd_notify(3)); nothing where there is no systemd.

@@ -50,7 +50,8 @@ struct LargeStoreTests {
             let count = try item.body()
             let took = try Self.cpuMicroseconds(scene) - begin
             #expect(count == item.expected, "\(item.name)")
-            // Half a second where nothing else runs; caches and threads that are shared cost up to five times.
+            // Half a second where nothing else runs; caches and threads that are shared cost up to five
+            // times.
             #expect(took < 3_000_000, "\(item.name) takes \(took / 1_000) ms")
         }
         // By the clock on the wall, which runs on while Redis has no processor: hence the average.
