@@ -169,6 +169,7 @@ package final class AdminServer {
         case .readStatus:
             return SmallAnswer(
                 200, "application/json", StatusDocument.render(server, facts(), history, role: caller.role))
+        case .readConfiguration: return configuration()
         case .reload: return try reloaded()
         default: break
         }
@@ -178,6 +179,17 @@ package final class AdminServer {
                 [("Retry-After", "1")])
         }
         return nil
+    }
+
+    /// What is in force, every default filled in and without secrets.
+    private func configuration() -> SmallAnswer {
+        var json = JSONWriter()
+        json.object(nil) { json in
+            json.object("settings") { json in
+                for entry in server.plan.configuration.listing { json.string(entry.name, entry.value) }
+            }
+        }
+        return SmallAnswer(200, "application/json", json.text + "\n")
     }
 
     private func reloaded() throws(AdminRefusal) -> SmallAnswer {

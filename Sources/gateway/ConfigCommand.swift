@@ -130,12 +130,9 @@ private enum RunningConfiguration {
             throw fail(Status.refused, "the gateway at \(admin.address) answers \(status)")
         }
         guard let json = try? JSONSerialization.jsonObject(with: Data(parts[1].utf8)),
-            let list = json as? [[String: String]]
+            let settings = (json as? [String: Any])?["settings"] as? [String: String]
         else { throw fail(Status.unavailable, "the gateway's answer cannot be read") }
-        return list.compactMap { entry in
-            guard let name = entry["name"], let value = entry["value"] else { return nil }
-            return (name, value)
-        }
+        return settings.map { ($0.key, $0.value) }
     }
 
     private static func exchange(

@@ -261,6 +261,22 @@ struct KeyCommandTests {
         #expect(try stage.run("config", "diff", first).status == 64)
     }
 
+    @Test("what a reload would change is told by the gateway that runs")
+    func running() throws {
+        let tokens = try AdminTokens.shared.get()
+        let stage = try Stage { $0.admin += tokens.lines }
+        let same = try stage.run("config", "diff", "--exit-code")
+        #expect(same.output == "nothing would change\n" && same.status == 0)
+        let settings = try stage.gateway.admin("/v1/config", token: AdminTokens.read)
+        #expect(settings.status == 200 && settings.text.contains("\"tiers.pro.limits\":\"1000/minute\""))
+        #expect(try stage.gateway.admin("/v1/config").status == 401)
+        try stage.gateway.rewriteConfiguration { $0.replacing("[1000/minute]", with: "[1/minute]") }
+        let changed = try stage.run("config", "diff")
+        #expect(changed.output == "~ tiers.pro.limits: 1000/minute -> 1/minute\n")
+        stage.gateway.child.end()
+        #expect(try stage.run("config", "diff").status == 69)
+    }
+
     @Test("keys that are due for rotation are a metric")
     func due() throws {
         let redis = try RedisServer()

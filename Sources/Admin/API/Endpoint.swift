@@ -1,7 +1,7 @@
 /// Everything that the admin API can be asked for, as `/openapi.json` describes it.
 enum Endpoint: CaseIterable {
     case listKeys, createKey, readKey, updateKey, revokeKey, rotateKey, disableKey, enableKey
-    case readAccount, readAudit, readStatus, reload
+    case readAccount, readAudit, readStatus, readConfiguration, reload
 
     /// The path, with names in braces where a segment is free.
     var template: String {
@@ -15,13 +15,15 @@ enum Endpoint: CaseIterable {
         case .readAccount: "/v1/accounts/{account}/limits"
         case .readAudit: "/v1/audit"
         case .readStatus: "/v1/status"
+        case .readConfiguration: "/v1/config"
         case .reload: "/v1/reload"
         }
     }
 
     var method: String {
         switch self {
-        case .listKeys, .readKey, .readAccount, .readAudit, .readStatus: "GET"
+        case .listKeys, .readKey, .readAccount, .readAudit, .readStatus, .readConfiguration:
+            "GET"
         case .createKey, .revokeKey, .rotateKey, .disableKey, .enableKey, .reload: "POST"
         case .updateKey: "PATCH"
         }

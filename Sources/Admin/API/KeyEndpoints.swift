@@ -68,7 +68,8 @@ struct KeyEndpoints {
         case .rotateKey: try rotate()
         case .readAccount: try readAccount()
         case .readAudit: try readAudit()
-        case .readStatus, .reload: SmallAnswer(404, code: "NOT_FOUND", "No such resource.")
+        case .readStatus, .readConfiguration, .reload:
+            SmallAnswer(404, code: "NOT_FOUND", "No such resource.")
         }
     }
 

@@ -11,6 +11,9 @@ extension GatewayConfiguration {
         list.add(listen)
         list.add("admin.address", admin?.address)
         list.add("admin.token_file", admin?.tokenFile)
+        list.add("admin.read_token_file", admin?.readToken == nil ? nil : "[hidden]")
+        list.add("admin.hosts", admin?.hosts.joined(separator: ", "))
+        list.add("admin.public_url", admin?.publicURL)
         list.add(store)
         list.add(keys)
         for tier in tiers { list.add("tiers.\(tier.name).limits", tier.limits.text) }
@@ -21,9 +24,14 @@ extension GatewayConfiguration {
         list.add("limits.target", limits.targetBytes)
         list.add("limits.body", limits.bodyBytes)
         list.add("limits.connections", limits.connections)
+        list.add("limits.handshakes", limits.handshakes)
+        list.add("limits.memory", limits.memoryBytes.map { "\($0)" })
         list.add("limits.failed_authentications", "\(failedAuthenticationsPerMinute)/minute")
         list.add(timeouts)
         list.add("access_log.path", accessLog.target.text)
+        list.add("access_log.format", "\(accessLog.format)")
+        list.add("access_log.sample", Listing.share(accessLog.sampleMillionths))
+        if let traces { list.add(traces) }
         list.add("log.level", log.level)
         list.add("log.format", log.isJSON ? "json" : "text")
         list.add("workers", workers)
@@ -42,6 +50,18 @@ private struct Listing {
 
     mutating func add(_ name: String, _ value: some BinaryInteger) { add(name, "\(value)") }
     mutating func add(_ name: String, milliseconds: Int) { add(name, "\(milliseconds) ms") }
+
+    /// A share as it is written in the file.
+    static func share(_ millionths: Int) -> String { "\(Double(millionths) / 1_000_000)" }
+
+    mutating func add(_ traces: TraceConfiguration) {
+        add(
+            "traces.url", "\(traces.usesTLS ? "https" : "http")://\(traces.host):\(traces.port)\(traces.path)"
+        )
+        add("traces.ca", traces.caPath)
+        add("traces.sample", Self.share(traces.sampleMillionths))
+        add("traces.service", traces.service)
+    }
 
     mutating func add(_ listen: ListenConfiguration) {
         add("listen.https.address", listen.httpsAddress)
@@ -102,6 +122,8 @@ private struct Listing {
         add("\(name).ca", upstream.caPath)
         add("\(name).idle_connections", upstream.idleConnectionsPerWorker)
         add("\(name).connections", upstream.connectionsPerWorker)
+        add("\(name).queue", upstream.queuePerWorker)
+        add("\(name).queue_timeout", milliseconds: upstream.queueTimeoutMilliseconds)
     }
 
     mutating func add(_ route: RouteConfiguration, _ upstream: String) {
