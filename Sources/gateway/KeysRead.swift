@@ -66,8 +66,8 @@ extension KeysCommand {
         @Argument(help: "The key's id; left out, a key is read from standard input.") var id: String?
 
         func run() throws {
-            let (store, configuration) = try options.open()
             let key = try id == nil ? KeysCommand.readKey() : []
+            let (store, configuration) = try options.open()
             let found = try KeysCommand.run { () throws(KeyStoreProblem) -> StoredKey in
                 if let id { return try store.find(id: id) }
                 let digest = try KeyStore.digest(of: key.span, configuration)
@@ -93,8 +93,8 @@ extension KeysCommand {
         @Argument(help: "The key's id; left out, a key is read from standard input.") var id: String?
 
         func run() throws {
-            let (store, _) = try options.open()
             let key = try id == nil ? KeysCommand.readKey() : []
+            let (store, _) = try options.open()
             let verification = try KeysCommand.run { () throws(KeyStoreProblem) in
                 if let id { return try store.verify(id: id) }
                 return try store.verify(key.span)
