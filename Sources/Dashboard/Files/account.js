@@ -31,7 +31,8 @@ function windowPicture(policy) {
     bars.setAttribute("transform", `translate(${-share * WIDTH},0)`);
     const gone = share * use.course.length;
     const still = use.course.reduce((sum, value, index) => sum + (index + 1 > gone ? value : 0), 0);
-    const now = Math.min(use.used, still);
+    // Permits on lease count as long as gateways hold them; they have no place in the picture.
+    const now = Math.min(use.used, still + use.leased);
     used.textContent = count(now);
     const full = now / use.limit;
     meter.style.width = `${Math.min(100, full * 100)}%`;
@@ -51,7 +52,8 @@ function windowPicture(policy) {
     update(fresh) {
       use = fresh;
       fetched = performance.now();
-      limit.textContent = ` of ${count(use.limit)} in ${span(use.window)}`;
+      limit.textContent = ` of ${count(use.limit)} in ${span(use.window)}`
+        + (use.leased ? `, ${count(use.leased)} of them on lease` : "");
       start.textContent = `−${span(use.window)}`;
       const peak = Math.max(1, ...use.course);
       const step = WIDTH / use.course.length;
