@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [revocation|cost|flood]...
+"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [exactness|revocation|cost|flood]...
 
+exactness   what three gateways let in under a storm, without faults and with them, beside the limit
 revocation  time from `HSET … status revoked` by another program to the last call let in, on three gateways
 cost        Redis commands and CPU per call for 1, 100 and 10,000 accounts, beside one command a call
 flood       1,000,000 well-formed unknown keys at full speed: commands on Redis, and what good keys notice
@@ -88,7 +89,7 @@ class Redis:
 
 
 class Gateway:
-    def __init__(self, bench, redis_port, workers=1, extra=""):
+    def __init__(self, bench, redis_port, workers=1, extra="", outage="local"):
         self.port, self.admin = free_port(), free_port()
         path = os.path.join(bench.folder, f"fleet-{self.port}.conf")
         with open(path, "w") as file:
@@ -98,7 +99,7 @@ listen:
     address: "127.0.0.1:{self.port}"
     certificates: [{{ chain: "{bench.folder}/certificate.pem", private_key: "{bench.folder}/key.pem" }}]
 admin: {{ address: "127.0.0.1:{self.admin}" }}
-store: {{ url: "redis://127.0.0.1:{redis_port}/0" }}
+store: {{ url: "redis://127.0.0.1:{redis_port}/0", on_outage: {outage} }}
 tiers:
   bench: {{ limits: ["1000000/minute"] }}
 upstreams:
@@ -213,26 +214,132 @@ class Relay:
             line["cut"] = line["cut"] or line["tracks"]
 
 
-def watch(gateway, key, state):
-    """Calls without a pause; writes down when the last call that was let in had been answered."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    connection = context.wrap_socket(socket.create_connection(("127.0.0.1", gateway.port)))
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream = connection.makefile("rb")
-    request = f"GET /x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
-    while not state["over"]:
-        connection.sendall(request)
-        status = int(stream.readline().split()[1])
+class Caller:
+    """One connection, one call after the other."""
+
+    def __init__(self, port, key):
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.connection = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = self.connection.makefile("rb")
+        self.request = f"GET /x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+
+    def call(self):
+        """The status of one call; `OSError` when the connection ends without an answer."""
+        self.connection.sendall(self.request)
+        first = self.stream.readline().split()
+        if len(first) < 2:
+            raise OSError("no answer")
         length = 0
-        while (line := stream.readline().strip()) != b"":
+        while (line := self.stream.readline().strip()) != b"":
             if line.lower().startswith(b"content-length:"):
                 length = int(line.split(b":")[1])
-        stream.read(length)
+        self.stream.read(length)
+        return int(first[1])
+
+
+def watch(gateway, key, state):
+    """Calls without a pause; writes down when the last call that was let in had been answered."""
+    caller = Caller(gateway.port, key)
+    while not state["over"]:
+        status = caller.call()
         state["status"] = status
         if status == 200:
             state["last"] = time.monotonic()
+
+
+def hammer(gateways, index, key, outcomes, state):
+    """Calls, reconnecting as often as need be; writes down when each call began, when it ended, and how."""
+    while not state["over"]:
+        try:
+            caller = Caller(gateways[index].port, key)
+            while not state["over"]:
+                start = time.monotonic()
+                status = caller.call()
+                outcomes.append((start, time.monotonic(), status))
+                if random.random() < 0.2:
+                    time.sleep(random.random() * 0.005)
+        except OSError:
+            time.sleep(0.01)
+
+
+def worst(outcomes, window):
+    """Most calls that were surely let in within one window: begun and answered in it."""
+    admitted = sorted(outcome for outcome in outcomes if outcome[2] == 200)
+    most = 0
+    for index, (start, _, _) in enumerate(admitted):
+        count = 0
+        for later in admitted[index:]:
+            if later[0] > start + window:
+                break
+            count += later[1] <= start + window
+        most = max(most, count)
+    return most
+
+
+def disturb(bench, redis, gateways, relay, stopping):
+    """One fault after the other."""
+    pause = threading.Event()
+    while not stopping["over"]:
+        pause.wait(0.4)
+        victim = random.randrange(3)
+        match random.randrange(7):
+            case 0:
+                gateways[victim].process.send_signal(signal.SIGSTOP)
+                pause.wait(0.5)
+                gateways[victim].process.send_signal(signal.SIGCONT)
+            case 1:
+                gateways[victim].process.kill()
+                gateways[victim].process.wait()
+                gateways[victim] = bench.start(relay.port, extra=", failed_authentications: off", outage="closed")
+            case 2:
+                redis.command("SCRIPT", "FLUSH")
+            case 3:
+                redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            case 4:
+                redis.process.send_signal(signal.SIGSTOP)
+                pause.wait(0.35)
+                redis.process.send_signal(signal.SIGCONT)
+            case 5:
+                relay.cut()
+            case 6:
+                redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+
+def exactness(bench, limit, window, seconds, faults):
+    redis = bench.redis()
+    key = "sk_live_exact"
+    redis.store(key, tier="bench", account="exact", limits=f"{limit}/{window}s")
+    redis.stream.flush()
+    redis.reply()
+    relay = Relay(redis.port)
+    gateways = [bench.start(relay.port, extra=", failed_authentications: off", outage="closed") for _ in range(3)]
+    outcomes, state = [], {"over": False}
+    threads = [threading.Thread(target=hammer, args=(gateways, index % 3, key, outcomes, state), daemon=True)
+               for index in range(9)]
+    for thread in threads:
+        thread.start()
+    start = time.monotonic()
+    disturber = threading.Thread(target=disturb, args=(bench, redis, gateways, relay, state), daemon=True)
+    if faults:
+        disturber.start()
+    while time.monotonic() < start + seconds:
+        time.sleep(0.1)
+    state["over"] = True
+    for thread in threads:
+        thread.join(10)
+    if faults:
+        disturber.join(10)
+    admitted = sum(outcome[2] == 200 for outcome in outcomes)
+    for gateway in gateways:
+        gateway.process.kill()
+    return {
+        "faults": faults, "limit": limit, "window_s": window, "decisions": len(outcomes), "admitted": admitted,
+        "worst_in_a_window": worst(outcomes, window), "ideal": limit * (1 + int(seconds / window)),
+        "statuses": sorted({outcome[2] for outcome in outcomes}),
+    }
 
 
 def revocation(bench, trials, silent):
@@ -352,12 +459,16 @@ def main():
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--silent-trials", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("what", nargs="*", default=["revocation", "cost", "flood"])
+    parser.add_argument("what", nargs="*", default=["exactness", "revocation", "cost", "flood"])
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     bench = Bench(options.folder, options.gateway)
     try:
+        if "exactness" in options.what:
+            print("exactness", json.dumps(exactness(bench, 300, 2, 9, False)), flush=True)
+            for limit in (300, 1000):
+                print("exactness", json.dumps(exactness(bench, limit, 2, 4 * options.seconds, True)), flush=True)
         if "revocation" in options.what:
             print("revocation", json.dumps(revocation(bench, options.trials, False)), flush=True)
             print("revocation, tracking silent", json.dumps(revocation(bench, options.silent_trials, True)), flush=True)

@@ -60,7 +60,11 @@ struct StoreClockTests {
             world.wait(20...2_000)
             let told = world.store(world.now) - skew
             let truth = world.store(world.now) - (world.offset - before)
-            if clock.isKnown { #expect(bounds.low <= truth && bounds.high >= truth) }
+            // Once it was set, time may go on by as much too early as one answer took.
+            let tolerance: Int64 = steps == 0 ? 0 : 10_000
+            if clock.isKnown {
+                #expect(bounds.low <= truth + tolerance && bounds.high >= truth - tolerance)
+            }
             world.wait(20...2_000)
             let found = clock.observe(told, asked: asked, answered: world.now)
             skew += found
