@@ -113,7 +113,8 @@ package struct MetricsText {
     private mutating func requests() {
         family("gateway_requests_total", "counter", "Answered requests.")
         for route in routes {
-            for method in Method.allCases {
+            for method in Method.allCases
+            where sum({ $0.requests(route: route.number, method: Int(method.rawValue)) }) > 0 {
                 for slot in StatusSlot.labels.indices where !StatusSlot.labels[slot].isEmpty {
                     for tier in [(name: "none", number: -1)] + tiers {
                         let count = sum {

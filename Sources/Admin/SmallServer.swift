@@ -93,6 +93,9 @@ package final class SmallServer {
     /// How long a client gets to read its last answer.
     private static let lingerMicroseconds: Int64 = 2_000_000
 
+    /// How long it waits without file descriptors before it accepts again.
+    private static let acceptPauseMicroseconds: Int64 = 500_000
+
     private let poller: Poller
     private var listener: Descriptor
     private let firstToken: UInt64
@@ -101,6 +104,8 @@ package final class SmallServer {
     private let handler: (SmallRequest) -> SmallAnswer?
     private var connections: [UInt64: Connection] = [:]
     private var nextToken: UInt64
+    /// When accepting goes on after file descriptors ran out; 0 while it does.
+    private var acceptsAgainMicroseconds: Int64 = 0
     private var head = RequestHead()
     private var scratch = Block.allocate(capacity: 65_536)
     /// The address that was bound, also when port 0 was asked for.
@@ -192,6 +197,10 @@ package final class SmallServer {
 
     /// Closes clients that have gone quiet.
     package func tick(nowMicroseconds: Int64) {
+        if acceptsAgainMicroseconds > 0, nowMicroseconds >= acceptsAgainMicroseconds {
+            acceptsAgainMicroseconds = 0
+            if listener.isOpen { poller.modify(listener, token: firstToken, .read) }
+        }
         for (token, connection) in connections
         where connection.deadlineMicroseconds < nowMicroseconds && !connection.isWaiting {
             connections[token] = nil
@@ -199,7 +208,15 @@ package final class SmallServer {
     }
 
     private func accept(_ now: Int64) {
-        while listener.isOpen, case .accepted(let descriptor, let peer) = Socket.accept(on: listener) {
+        while listener.isOpen {
+            let accepted = Socket.accept(on: listener)
+            if case .outOfDescriptors = accepted {
+                // Not watched meanwhile: a level-triggered listener would keep the loop spinning.
+                poller.modify(listener, token: firstToken, Interest.none)
+                acceptsAgainMicroseconds = now + Self.acceptPauseMicroseconds
+                return
+            }
+            guard case .accepted(let descriptor, let peer) = accepted else { return }
             if connections.count >= connectionsMax { evictIdle() }
             guard connections.count < connectionsMax else {
                 Socket.close(descriptor)

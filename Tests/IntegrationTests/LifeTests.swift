@@ -27,6 +27,21 @@ struct LifeTests {
         #expect(try gateway.child.wait() == .exited(0))
     }
 
+    @Test("SIGTERM under load: callers that retry nothing lose no call, and the exit is clean")
+    func drainUnderLoad() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.workers = 2
+                $0.timeouts = "drain_delay: 300ms, drain: 10s"
+            })
+        let callers = Callers(8, of: gateway, key: .enterprise, endsWhenTold: true)
+        try callers.wait(for: 200)
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+        let calls = try callers.stop()
+        #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count)")
+    }
+
     @Test("all problems of a configuration come together, each with its place, and the status is 78")
     func problems() throws {
         let gateway = try Gateway(Setup(try Upstream()))

@@ -198,6 +198,47 @@ struct ReloadTests {
         #expect(calls.allSatisfy { $0.status == 200 })
     }
 
+    @Test("a WebSocket and an event stream outlive reloads")
+    func streams() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            guard exchange.request.target == "/api/events" else {
+                try TunnelTests.echo(exchange)
+                return
+            }
+            try exchange.receiveBody()
+            try exchange.send(
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    + "5\r\none\n\n\r\n")
+            try Deadline(seconds: 20).wait("the reloads") { !gate.values.isEmpty }
+            try exchange.send("5\r\ntwo\n\n\r\n0\r\n\r\n")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let socket = try gateway.connect()
+        try socket.send(Gateway.request(fields: TunnelTests.upgrade))
+        #expect(try socket.head().startLine.contains("101"))
+        #expect(try socket.take(6) == Array("hello;".utf8))
+        let events = try gateway.connect()
+        try events.send(Gateway.request("/api/events"))
+        #expect(try events.head().startLine.contains("200"))
+        #expect(try events.take(10) == Array("5\r\none\n\n\r\n".utf8))
+        for generation in 2..<6 {
+            // The route that both came by goes and comes.
+            try gateway.rewriteConfiguration {
+                generation % 2 == 0
+                    ? $0.replacing("path: /api/**", with: "path: /other/**")
+                    : $0.replacing("path: /other/**", with: "path: /api/**")
+            }
+            try gateway.reload(to: generation)
+            try socket.send("one.")
+            #expect(try socket.take(4) == Array("one.".utf8))
+        }
+        gate.append(contentsOf: [1])
+        #expect(try events.take(15) == Array("5\r\ntwo\n\n\r\n0\r\n\r\n".utf8))
+        try socket.send("bye.")
+        #expect(try socket.take(4) == Array("bye.".utf8))
+    }
+
     /// `RELOADS` in the environment asks for more than the few that every run makes.
     @Test("reloads under load, changed certificates and bad files among them: no call fails, nothing grows")
     func many() throws {

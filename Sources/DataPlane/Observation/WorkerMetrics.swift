@@ -66,6 +66,8 @@ package final class WorkerMetrics: Sendable {
     let limits: CounterBank
     let nearLimit: CounterBank
     let series: CounterBank
+    /// Answers of each route by method: what a scrape asks first, so that it passes over most of `series`.
+    let methodTotals: CounterBank
     let routeDurations: CounterBank
     let upstreamDurations: CounterBank
     let storeDurations = CounterBank(count: 2 * LatencyBuckets.cells)
@@ -76,6 +78,7 @@ package final class WorkerMetrics: Sendable {
         nearLimit = CounterBank(count: shape.tiers + 1)
         series = CounterBank(
             count: (shape.routes + 1) * Self.methods * Self.statusSlots * (shape.tiers + 1))
+        methodTotals = CounterBank(count: (shape.routes + 1) * Self.methods)
         routeDurations = CounterBank(count: (shape.routes + 1) * LatencyBuckets.cells)
         upstreamDurations = CounterBank(count: max(1, shape.upstreams) * LatencyBuckets.cells)
     }
@@ -94,6 +97,7 @@ package final class WorkerMetrics: Sendable {
             ((row * Self.methods + method) * Self.statusSlots + StatusSlot.index(of: status))
             * (shape.tiers + 1) + tier + 1
         series.add(cell)
+        methodTotals.add(row * Self.methods + method)
         routeDurations.observe(
             histogramAt: row * LatencyBuckets.cells, microseconds: durationMicroseconds)
     }
@@ -109,6 +113,7 @@ package final class WorkerMetrics: Sendable {
     func clear(route: Int) {
         let width = Self.methods * Self.statusSlots * (shape.tiers + 1)
         series.clear((route + 1) * width, count: width)
+        methodTotals.clear((route + 1) * Self.methods, count: Self.methods)
         routeDurations.clear((route + 1) * LatencyBuckets.cells, count: LatencyBuckets.cells)
     }
 
@@ -160,6 +165,11 @@ package final class WorkerMetrics: Sendable {
         series.read(
             (((route + 1) * Self.methods + method) * Self.statusSlots + statusSlot)
                 * (shape.tiers + 1) + tier + 1)
+    }
+
+    /// Requests of one route and method, whatever their status and tier.
+    package func requests(route: Int, method: Int) -> UInt64 {
+        methodTotals.read((route + 1) * Self.methods + method)
     }
 
     /// The cells of a route's histogram: buckets (not cumulative), then the sum in microseconds.

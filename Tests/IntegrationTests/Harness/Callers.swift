@@ -13,13 +13,19 @@ final class Callers: Sendable {
     private let isOver = Mutex(false)
     private let threads = Mutex<[TestThread]>([])
 
-    /// - Parameter reconnects: whether every call has a connection of its own.
-    init(_ count: Int, of gateway: Gateway, key: TestKey, reconnects: Bool = false) {
+    /// - Parameters:
+    ///   - reconnects: whether every call has a connection of its own.
+    ///   - endsWhenTold: whether a caller stops asking when its connection ends, as behind a balancer that
+    ///     sends it elsewhere.
+    init(
+        _ count: Int, of gateway: Gateway, key: TestKey, reconnects: Bool = false, endsWhenTold: Bool = false
+    ) {
         let started = (0..<count).map { _ in
             TestThread { [self] in
                 while !isOver.withLock({ $0 }) {
                     let client = try gateway.connect()
                     while !isOver.withLock({ $0 }), ask(client, key), !reconnects {}
+                    if endsWhenTold { return }
                 }
             }
         }
