@@ -240,8 +240,8 @@ extension Worker {
         var context = RefusalContext(RefusalText(reason))
         context.retryAfter = retryAfter
         switch reason {
-        case .scopeMissing: context.scopeLine = plan.routes[route].insufficientScope
-        case .methodNotAllowed: context.allow = plan.router.entries[entry].allow
+        case .scopeMissing: context.scopeLine = rows.routes[route].insufficientScope
+        case .methodNotAllowed: context.allow = rows.router.entries[entry].allow
         case .keyMissing: context.challenge = Self.challengeMissing
         case .keyMalformed, .keyUnknown, .keyExpired, .keyDisabled, .keyRevoked, .keyRecordUnusable:
             context.challenge = Self.challengeInvalid
@@ -259,7 +259,7 @@ extension Worker {
         _ slot: Slot<Downstream>, headCount: Int, route: Int, key: Slot<ActiveKey>?
     ) -> Bool {
         let path = target.value
-        guard let entry = plan.router.match(path.span(0..<path.count - requestHead.value.query.count)) else {
+        guard let entry = rows.router.match(path.span(0..<path.count - requestHead.value.query.count)) else {
             return refuse(slot, .noRoute, headCount: headCount, key: key)
         }
         guard requestHead.value.method == .options else {
@@ -268,7 +268,7 @@ extension Worker {
         }
         var context = RefusalContext(RefusalText(200, "", ""))
         context.hasContent = false
-        context.allow = plan.router.entries[entry].allow
+        context.allow = rows.router.entries[entry].allow
         return finishRefusal(slot, context, .none, headCount: headCount, route: route, key)
     }
 

@@ -185,7 +185,7 @@ extension Worker {
 
     /// Whether a peer is a proxy of ours, so that what it says of its caller is believed.
     func isTrusted(_ peer: SocketAddress) -> Bool {
-        if plan.trustedProxies.isEmpty { return false }
+        if !rows.hasTrustedProxies { return false }
         return plan.trustedProxies.contains { $0.contains(peer) }
     }
 }

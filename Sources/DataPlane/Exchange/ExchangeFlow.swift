@@ -31,7 +31,7 @@ extension Worker {
         guard
             let exchange = exchanges.allocate(
                 Exchange(
-                    downstream: slot.reference, route: plan.routes[route], key: Int32(key?.index ?? -1),
+                    downstream: slot.reference, route: rows.routes[route], key: Int32(key?.index ?? -1),
                     tier: key?.value.tier ?? -1, head: requestHead.value,
                     startMicroseconds: slot.value.arrivedMicroseconds))
         else { return nil }

@@ -15,7 +15,7 @@ extension Worker {
     ) -> Bool {
         let bytes = plain.value
         let identityCount = key?.value.identity.count ?? 0
-        let routePlan = plan.routes[route]
+        let routePlan = rows.routes[route]
         exchange.value.head = pool.take(
             atLeast: headCount + target.value.count + identityCount + routePlan.addPrefix.count
                 + routePlan.host.count + routePlan.defaultHost.count + 768)
@@ -190,7 +190,7 @@ extension Worker {
             flags = isSampled() ? 1 : 0
         }
         exchange.value.clientSpan = state.value.random.next() | 1
-        if flags & 1 == 1, plan.traceShare >= 0 { exchange.value.serverSpan = state.value.random.next() | 1 }
+        if flags & 1 == 1, rows.traceShare >= 0 { exchange.value.serverSpan = state.value.random.next() | 1 }
         writer.append("traceparent: 00-")
         writer.append(hexadecimal: exchange.value.traceHigh, minimumDigits: 16)
         writer.append(hexadecimal: exchange.value.traceLow, minimumDigits: 16)
@@ -212,7 +212,7 @@ extension Worker {
 extension Worker {
     /// Whether a trace that begins here is kept; one that began elsewhere is kept where its caller keeps it.
     private func isSampled() -> Bool {
-        let share = plan.traceShare
+        let share = rows.traceShare
         return share > 0 && state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)
     }
 }

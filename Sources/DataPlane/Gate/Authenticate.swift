@@ -89,7 +89,7 @@ extension Worker {
     /// The same for a key in the cache, which may have been compiled for an earlier configuration.
     private func standing(ofEntry entry: Int) -> Credential {
         let index = cache.value(of: entry)
-        guard let key = keys.occupant(at: Int(index)), key.value.generation != plan.generation else {
+        guard let key = keys.occupant(at: Int(index)), key.value.generation != rows.generation else {
             return standing(index)
         }
         guard let fresh = recompile(entry) else { return .refused(.overloaded) }
@@ -238,7 +238,7 @@ extension Worker {
         }
         let windows = limits?.plan ?? LimitPlan([])
         return ActiveKey(
-            digest: record.digest, generation: plan.generation, identity: identity, id: id, account: account,
+            digest: record.digest, generation: rows.generation, identity: identity, id: id, account: account,
             tierRange: tierRange, tier: Int32(tier ?? -1),
             grants: plan.scopeRequirements.grants(of: record.scopes),
             expiresAtMicroseconds: Self.expiry(of: record), refusal: refusal,

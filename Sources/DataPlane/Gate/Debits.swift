@@ -14,7 +14,7 @@ extension Worker {
     func limitRemotely(
         _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>
     ) -> Bool {
-        let cost = plan.routes[route].cost
+        let cost = rows.routes[route].cost
         let known = key.value.accountSlot >= 0 ? accounts.occupant(at: Int(key.value.accountSlot)) : nil
         if let known, let (decision, now) = takeFromLease(known, key, cost) {
             countDecision(decision, key: key, isDegraded: false)
@@ -123,7 +123,7 @@ extension Worker {
                     into: &writer)
             }
         }
-        let slack = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
+        let slack = rows.storeTimeoutMicroseconds
         let bounds = lane.state.value.clock.bounds(now, slack: slack)
         CommandWriter.append(bounds.low, into: &writer)
         CommandWriter.append(bounds.middle, into: &writer)
@@ -131,7 +131,7 @@ extension Worker {
         CommandWriter.append(lane.state.value.skew, into: &writer)
         CommandWriter.append(holderName.readable, into: &writer)
         CommandWriter.append(store.value.calls, into: &writer)
-        CommandWriter.append(Int64(shared.liveNodes * plan.configuration.workers), into: &writer)
+        CommandWriter.append(Int64(shared.liveNodes * rows.workers), into: &writer)
         CommandWriter.append(recallChannel.readable, into: &writer)
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))

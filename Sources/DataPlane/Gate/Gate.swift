@@ -24,7 +24,7 @@ extension Worker {
         cancelTimer(slot)
         makeRequestID(slot, trusting: true)
         slot.value.arrivedMicroseconds = state.value.nowMicroseconds
-        if plan.configuration.listen.strictHost, !coversHost(slot) {
+        if rows.strictHost, !coversHost(slot) {
             return refuse(slot, .misdirected, headCount: headCount)
         }
         if slot.value.stream.requestBody == .tunnel, !requestHead.value.wantsUpgrade {
@@ -48,7 +48,7 @@ extension Worker {
         let pathCount = target.value.count
         target.value.append(block.span(requestHead.value.query))
         let routing = route(pathCount)
-        if case .route(let number) = routing, plan.routes[number].isPublic {
+        if case .route(let number) = routing, rows.routes[number].isPublic {
             if isTooLarge(number) { return refuse(slot, .tooLarge, headCount: headCount, route: number) }
             if requestHead.value.maxForwards == 0 {
                 return answerAsLast(slot, headCount: headCount, route: number, key: nil)
@@ -68,8 +68,8 @@ extension Worker {
 
     private func route(_ pathCount: Int) -> Routing {
         let path = target.value
-        guard let entry = plan.router.match(path.span(0..<pathCount)) else { return .noRoute }
-        let number = plan.router.entries[entry].routes[Int(requestHead.value.method.rawValue)]
+        guard let entry = rows.router.match(path.span(0..<pathCount)) else { return .noRoute }
+        let number = rows.router.entries[entry].routes[Int(requestHead.value.method.rawValue)]
         return number >= 0 ? .route(Int(number)) : .otherMethods(entry: entry)
     }
 
@@ -84,7 +84,7 @@ extension Worker {
         case .otherMethods(let entry):
             return refuse(slot, .methodNotAllowed, headCount: headCount, key: key, entry: entry)
         case .route(let number):
-            guard key.value.grants.contains(plan.routes[number].scopes) else {
+            guard key.value.grants.contains(rows.routes[number].scopes) else {
                 return refuse(slot, .scopeMissing, headCount: headCount, route: number, key: key)
             }
             if isTooLarge(number) {
@@ -100,7 +100,7 @@ extension Worker {
     /// Whether the body that the head announces is over the route's limit: refused before it costs a permit.
     private func isTooLarge(_ route: Int) -> Bool {
         guard case .length(let count) = requestHead.value.body else { return false }
-        return count > plan.routes[route].bodyBytes
+        return count > rows.routes[route].bodyBytes
     }
 
     /// Whether the certificate that SNI chose covers the host the caller asks for.

@@ -8,7 +8,7 @@ extension Worker {
     ///
     /// - Returns: whether the caller's connection may have more to read at once.
     func limit(_ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>) -> Bool {
-        let cost = plan.routes[route].cost
+        let cost = rows.routes[route].cost
         guard hasStore else {
             // The turn's clock may be older than another worker's last decision for this account.
             let now = MonotonicClock.nowMicroseconds()

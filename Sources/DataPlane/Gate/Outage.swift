@@ -30,7 +30,7 @@ extension Worker {
         guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else { return }
         let key = key(at: exchange.value.key)
         let cost = exchange.value.cost
-        switch plan.configuration.store.onOutage {
+        switch rows.onOutage {
         case .closed: failExchange(exchange, .storeUnavailable, retryAfter: 1)
         case .open:
             metrics.countLimit(.allowed_degraded, tier: Int(key.value.tier))
@@ -47,7 +47,7 @@ extension Worker {
         _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>, _ cost: Int64
     ) -> Bool {
         metrics.add(.storeDegraded)
-        switch plan.configuration.store.onOutage {
+        switch rows.onOutage {
         case .closed:
             return refuse(slot, .storeUnavailable, headCount: headCount, route: route, key: key)
         case .open:

@@ -89,7 +89,7 @@ extension Worker {
 
     private func isTooLate(_ startedMicroseconds: Int64) -> Bool {
         MonotonicClock.nowMicroseconds() - startedMicroseconds
-            > Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
+            > rows.storeTimeoutMicroseconds
     }
 
     private func askAgain(_ command: PendingCommand, _ lane: StoreLane, asking: Bool = false) {

@@ -95,7 +95,7 @@ extension Worker {
 
     private func tick(_ lane: StoreLane) {
         let now = state.value.nowMicroseconds
-        let timeout = Int64(plan.configuration.store.timeoutMilliseconds) * 1_000
+        let timeout = rows.storeTimeoutMicroseconds
         switch lane.connection.phase {
         case .closed:
             guard now >= lane.state.value.nextAttemptMicroseconds else { return }

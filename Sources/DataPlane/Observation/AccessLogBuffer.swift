@@ -102,7 +102,7 @@ extension Worker {
             hasHead && slot.value.arrivedMicroseconds > 0
             ? state.value.nowMicroseconds &- slot.value.arrivedMicroseconds : 0
         let method = hasHead ? requestHead.value.method : .other
-        let series = route >= 0 ? plan.routes[route].series : -1
+        let series = route >= 0 ? rows.routes[route].series : -1
         metrics.countRequest(
             route: Int(series), method: Int(method.rawValue), status: status,
             tier: key.map { Int($0.value.tier) } ?? -1, durationMicroseconds: duration)
@@ -125,7 +125,7 @@ extension Worker {
 
     /// Whether a call has a line: a share of the good ones, all of the others.
     private func isLogged(status: Int) -> Bool {
-        let share = plan.logShare
+        let share = rows.logShare
         if share == ServingPlan.wholeLogShare { return true }
         if share < 0 { return false }
         return status >= 400 || state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)

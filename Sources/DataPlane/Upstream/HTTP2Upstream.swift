@@ -62,7 +62,7 @@ extension Worker {
         do {
             let opened = try openSocket(endpoint: endpoint)
             var fresh = UpstreamConnection(
-                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: plan.generation,
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: rows.generation,
                 phase: .connecting, interest: .write)
             fresh.kind = .http2
             guard let connection = upstreamConnections.allocate(fresh) else {

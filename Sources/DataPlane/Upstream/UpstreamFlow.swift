@@ -43,7 +43,7 @@ extension Worker {
         do {
             let opened = try openSocket(endpoint: endpoint)
             let fresh = UpstreamConnection(
-                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: plan.generation,
+                descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: rows.generation,
                 phase: .connecting, interest: .write)
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)

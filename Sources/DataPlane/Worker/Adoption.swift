@@ -36,6 +36,8 @@ struct Listeners: Sendable {
 /// What a reload replaces; touched by the worker's own thread alone.
 struct WorkerSnapshot {
     var plan: ServingPlan
+    /// Of `plan`.
+    var rows: PlanRows
     var server: TLSServerContext
     /// By upstream number; nil without TLS.
     var clients: [TLSClientContext?]
@@ -53,6 +55,7 @@ extension Worker {
     func adopt(_ adoption: Adoption) {
         let old = snapshot.value.plan
         snapshot.value.plan = adoption.plan
+        snapshot.value.rows = adoption.plan.rows
         if let server = adoption.server {
             snapshot.value.retired.append(snapshot.value.server)
             snapshot.value.server = server

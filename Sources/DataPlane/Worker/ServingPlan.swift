@@ -70,6 +70,25 @@ struct PolicyText {
     }
 }
 
+/// What every call reads of a plan: plain values and handles on the plan's rows, so that reading one takes no
+/// reference to the plan. Good for as long as the plan is.
+struct PlanRows {
+    var generation: UInt32 = 0
+    var router: Router
+    var routes: FixedArray<RoutePlan>
+    var timeouts: Timeouts
+    var headLimits: HeadLimits
+    /// Millionths of the good calls that have a line in the access log; -1 without one.
+    var logShare: Int
+    /// Millionths of the calls without a parent that are traced; -1 without traces.
+    var traceShare: Int
+    var strictHost: Bool
+    var hasTrustedProxies: Bool
+    var workers: Int
+    var storeTimeoutMicroseconds: Int64
+    var onOutage: OutagePolicy
+}
+
 /// The configuration of one generation, compiled. Immutable after init, shared by all threads. Numbers of
 /// routes, scopes and router entries are its own; those of series, tiers, upstreams and endpoints outlive it.
 package final class ServingPlan: @unchecked Sendable {
@@ -78,13 +97,7 @@ package final class ServingPlan: @unchecked Sendable {
     /// Counts the configurations of this process, from 1.
     package let generation: UInt32
     let numbers: PlanNumbers.Assigned
-    /// Millionths of the good calls that have a line in the access log; -1 without one.
-    let logShare: Int
     static let wholeLogShare = 1_000_000
-    /// Millionths of the calls without a parent that are traced; -1 without traces.
-    let traceShare: Int
-    let timeouts: Timeouts
-    let headLimits: HeadLimits
     let router: Router
     let routes: FixedArray<RoutePlan>
     let scopeRequirements: ScopeRequirements
@@ -99,12 +112,6 @@ package final class ServingPlan: @unchecked Sendable {
         self.configuration = configuration
         self.numbers = numbers
         self.generation = generation
-        logShare = configuration.accessLog.target == .off ? -1 : configuration.accessLog.sampleMillionths
-        traceShare = configuration.traces?.sampleMillionths ?? -1
-        timeouts = configuration.timeouts
-        headLimits = HeadLimits(
-            headBytes: configuration.limits.headBytes, fields: configuration.limits.fields,
-            targetBytes: configuration.limits.targetBytes)
         router = Router(configuration.routes)
         var requirements = ScopeRequirements()
         var plans: [RoutePlan] = []
@@ -148,6 +155,21 @@ package final class ServingPlan: @unchecked Sendable {
         for record in configuration.keys.staticKeys { records[record.digest] = record }
         staticKeys = records
         trustedProxies = configuration.trustedProxies.compactMap(AddressRange.parse)
+    }
+
+    /// For the workers.
+    var rows: PlanRows {
+        let limits = configuration.limits
+        return PlanRows(
+            generation: generation, router: router, routes: routes, timeouts: configuration.timeouts,
+            headLimits: HeadLimits(
+                headBytes: limits.headBytes, fields: limits.fields, targetBytes: limits.targetBytes),
+            logShare: configuration.accessLog.target == .off ? -1 : configuration.accessLog.sampleMillionths,
+            traceShare: configuration.traces?.sampleMillionths ?? -1,
+            strictHost: configuration.listen.strictHost, hasTrustedProxies: !trustedProxies.isEmpty,
+            workers: configuration.workers,
+            storeTimeoutMicroseconds: Int64(configuration.store.timeoutMilliseconds) * 1_000,
+            onOutage: configuration.store.onOutage)
     }
 
     deinit {

@@ -160,13 +160,15 @@ package final class Worker {
     /// Room for one address as text.
     let addressScratch = Block.allocate(capacity: 64)
 
+    /// Costs a reference: for what is not done for every call.
     var plan: ServingPlan { @inline(__always) _read { yield snapshot.value.plan } }
+    var rows: PlanRows { @inline(__always) _read { yield snapshot.value.rows } }
     var server: TLSServerContext { @inline(__always) _read { yield snapshot.value.server } }
     var clients: [TLSClientContext?] { @inline(__always) _read { yield snapshot.value.clients } }
     var serverNames: [String] { @inline(__always) _read { yield snapshot.value.serverNames } }
     var unixPaths: [String] { @inline(__always) _read { yield snapshot.value.unixPaths } }
-    var timeouts: Timeouts { @inline(__always) _read { yield snapshot.value.plan.timeouts } }
-    var headLimits: HeadLimits { @inline(__always) _read { yield snapshot.value.plan.headLimits } }
+    var timeouts: Timeouts { @inline(__always) _read { yield snapshot.value.rows.timeouts } }
+    var headLimits: HeadLimits { @inline(__always) _read { yield snapshot.value.rows.headLimits } }
 
     /// - Parameter sizes: how long the tables are that later configurations use too.
     /// - Throws: a sentence that says which certificate or system call is at fault.
@@ -197,14 +199,14 @@ package final class Worker {
         let parts = TLSParts(wire: wire, library: library)
         snapshot = Mutable(
             WorkerSnapshot(
-                plan: plan, server: try parts.server(configuration.listen, shared.tickets),
+                plan: plan, rows: plan.rows, server: try parts.server(configuration.listen, shared.tickets),
                 clients: Array(repeating: nil, count: sizes.upstreams.capacity),
                 serverNames: Array(repeating: "", count: sizes.endpoints.capacity),
                 unixPaths: Array(repeating: "", count: sizes.endpoints.capacity), listeners: listeners))
         digester = try Digester()
         cache = KeyCache(
             entries: configuration.keys.cacheEntries, unknownEntries: 65_536, seed: RandomSource.word())
-        http2 = HTTP2Engine(limits: plan.headLimits)
+        http2 = HTTP2Engine(limits: plan.rows.headLimits)
         target = Mutable(Block.allocate(capacity: HardLimits.targetBytes * 3 + 64))
         state = Mutable(WorkerState(seed: RandomSource.word()))
         accessLog = AccessLogBuffer(shared.accessLog)
