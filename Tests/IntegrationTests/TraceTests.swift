@@ -54,7 +54,7 @@ struct TraceTests {
         // The upstream continues the client's span.
         let forwarded = try #require(upstream.requests.last?["traceparent"])
         #expect(forwarded == "00-\(Self.trace)-\(client["spanId"] as? String ?? "")-01")
-        #expect(try gateway.metric("gateway_spans_exported_total") == 2)
+        try Deadline(seconds: 5).wait("the count") { try gateway.metric("gateway_spans_exported_total") == 2 }
     }
 
     @Test("of calls without a parent the share is kept that the configuration names")
