@@ -238,6 +238,18 @@ struct SlowCallerTests {
         }
     }
 
+    @Test("a record that drips has the time of a head, not that of an idle connection")
+    func drippedRecord() throws {
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.timeouts = "drain_delay: 0s, head: 500ms" })
+        let caller = try Self.open(gateway)
+        try caller.say(Gateway.request())
+        #expect(!caller.isOver(within: 700), "an idle connection is kept")
+        let start = ContinuousClock.now
+        caller.drip(caller.seal(Gateway.request()), every: 50)
+        #expect(start.duration(to: .now) < .seconds(5))
+        #expect(caller.isOver(within: 100))
+    }
+
     /// Upstreams that take their time, by target.
     private static func play(_ exchange: borrowing UpstreamExchange) throws {
         let target = exchange.request.target

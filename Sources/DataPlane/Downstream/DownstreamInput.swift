@@ -131,6 +131,13 @@ extension Worker {
         sendWire(slot)
         if slot.value.isDead { return }
         metrics.add(.bytesFromDownstream, UInt64(plain.value.count - before))
+        // A record that comes byte by byte is a head that does: it has the time of one, counted once.
+        if plain.value.count == before, slot.value.kind == .http1, slot.value.request == .head,
+            slot.value.phaseStartMicroseconds == 0, !slot.value.isFinishing
+        {
+            slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
+            setTimer(slot, after: Int64(timeouts.head) * 1_000)
+        }
         if slot.value.kind == .http2 { feedHTTP2(slot) } else { readRequests(slot) }
         if hasEnded, !slot.value.isDead { endInput(slot) }
     }
