@@ -40,7 +40,13 @@ demo: build ## Run a gateway that needs nothing else and prints curl lines to pa
 
 .PHONY: test
 test: build test-packages $(CLIENTS) ## Run every test; the integration tests drive the release binary
-	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest $(if $(FILTER),--filter '$(FILTER)')
+	@# What several gateways admit within fractions of a second is measured with nothing else running.
+ifeq ($(FILTER),)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip FleetTests
+	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip-build --filter FleetTests
+else
+	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --filter '$(FILTER)'
+endif
 
 # Clients and servers from PyPI that the tests drive, in an environment of their own.
 $(CLIENTS): Tests/Clients/requirements.txt | test-packages

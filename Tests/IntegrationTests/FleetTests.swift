@@ -87,8 +87,8 @@ struct FleetTests {
         try clock.set(apart: seconds * 1_000_000)
         fleet.wait(milliseconds: 4_200)
         let outcomes = try fleet.finish()
-        // One answer's time is what the change may cost.
-        #expect(Promise.worst(outcomes, 1_950_000) <= 200)
+        // One answer's time is what the change may cost: up to the store's timeout.
+        #expect(Promise.worst(outcomes, 1_750_000) <= 200)
         let admitted = outcomes.count { $0.status == 200 }
         #expect(admitted >= 4 * 200 * 97 / 100, "\(admitted)")
         #expect(fleet.gateways.contains { $0.log.contains("clock has been set") })
