@@ -15,6 +15,8 @@ struct MultiplexState {
     var streamCount = 0
     var walker = FrameWalker()
     var budget = FrameBudget()
+    /// Whether the caller has been told that the connection will take no further streams.
+    var isShutdownAnnounced = false
     /// Whether the connection already waits in the worker's queue of frames.
     var isQueued = false
     /// Body bytes whose window on the connection has not been opened again yet.
@@ -33,6 +35,10 @@ extension Worker {
         // The caller's preface is a head of its own kind.
         setTimer(slot, after: Int64(timeouts.head) * 1_000)
         markForFrames(slot)
+        if state.value.isDraining {
+            slot.value.multiplex.isShutdownAnnounced = true
+            session.announceShutdown()
+        }
     }
 
     /// Takes the plaintext of this step.
@@ -119,18 +125,22 @@ extension Worker {
     /// under way is lost (RFC 9113 section 6.8).
     func drainHTTP2(_ slot: Slot<Downstream>) {
         guard slot.value.transport == .open else { return }
-        if state.value.hasListeners {
+        if !slot.value.multiplex.isShutdownAnnounced {
+            slot.value.multiplex.isShutdownAnnounced = true
             slot.value.multiplex.session.announceShutdown()
-        } else {
-            slot.value.multiplex.session.refuseFurtherStreams()
+            markForFrames(slot)
         }
-        markForFrames(slot)
+        // The second step, once the caller has had time to hear of the first.
+        if !state.value.hasListeners, slot.value.multiplex.streamCount == 0 {
+            setTimer(slot, after: HardLimits.drainIdleMicroseconds)
+        }
     }
 
     /// The last stream of a connection has gone, or a first one has come.
     func streamCountChanged(_ slot: Slot<Downstream>) {
         if slot.value.multiplex.streamCount == 0 {
-            setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+            let isEnding = state.value.isDraining && !state.value.hasListeners
+            setTimer(slot, after: isEnding ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000)
         } else if slot.value.multiplex.streamCount == 1, slot.value.output.isEmpty {
             cancelTimer(slot)
         }
