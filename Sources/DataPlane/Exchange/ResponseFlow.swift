@@ -65,8 +65,8 @@ extension Worker {
             return true
         }
         // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).
-        if status < 300,
-            downstreams.lookup(exchange.value.downstream)?.value.stream.requestBody == .tunnel
+        if status < 300, let slot = downstreams.lookup(exchange.value.downstream),
+            slot.value.kind == .stream, slot.value.stream.requestBody == .tunnel
         {
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false

@@ -27,7 +27,9 @@ extension Worker {
         if rows.strictHost, !coversHost(slot) {
             return refuse(slot, .misdirected, headCount: headCount)
         }
-        if slot.value.stream.requestBody == .tunnel, !requestHead.value.wantsUpgrade {
+        if slot.value.kind == .stream, slot.value.stream.requestBody == .tunnel,
+            !requestHead.value.wantsUpgrade
+        {
             refuseMalformed(slot, .protocolNotTunnelled)
             return false
         }

@@ -273,6 +273,7 @@ extension Worker {
 
     /// Goes on with the calls whose answers have more to read.
     func takeAnswers() {
+        if state.value.answersQueue.isEmpty { return }
         var index = 0
         while index < state.value.answersQueue.count {
             let reference = state.value.answersQueue[index]

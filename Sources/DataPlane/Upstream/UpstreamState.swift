@@ -11,10 +11,6 @@ struct UpstreamConnection: ~Copyable {
     var descriptor: Descriptor
     var kind = Kind.http1
     var session = TLSSession()
-    /// The HTTP/2 side of a connection.
-    var multiplex = UpstreamMultiplex()
-    /// The HTTP/2 side of a stream.
-    var stream = UpstreamStream()
     var endpoint: Int32
     var phase: Phase
     /// Bytes received that do not make a head yet.
@@ -46,6 +42,12 @@ struct UpstreamConnection: ~Copyable {
     /// Neighbours among the endpoint's idle connections; last used first.
     var nextIdle = SlotReference.none
     var previousIdle = SlotReference.none
+
+    // Last, so that what every call of HTTP/1 touches stays close together.
+    /// The HTTP/2 side of a connection.
+    var multiplex = UpstreamMultiplex()
+    /// The HTTP/2 side of a stream.
+    var stream = UpstreamStream()
 
     init(
         descriptor: Descriptor, endpoint: Int32, generation: UInt32, phase: Phase, interest: Interest

@@ -12,6 +12,7 @@ extension Worker {
 
     /// Sends the frames of all connections that have some.
     func sendFrames() {
+        guard hasFrames else { return }
         var index = 0
         while index < state.value.upstreamFramesQueue.count {
             let reference = state.value.upstreamFramesQueue[index]
