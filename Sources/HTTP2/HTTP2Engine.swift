@@ -310,8 +310,10 @@ private func fieldReceived(
     unsafe engine.block.value.add(
         Span(_unsafeStart: name.unsafelyUnwrapped, count: nameCount),
         Span(_unsafeStart: value.unsafelyUnwrapped, count: valueCount))
-    // A block that unpacks to many times the limit is not even decoded to its end for the caller.
-    return engine.block.value.isBomb ? Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) : 0
+    guard engine.block.value.isBomb else { return 0 }
+    // Nobody means a block that unpacks to many times the limit: the connection has no further frame read.
+    unsafe handle(session).terminate(.enhanceYourCalm)
+    return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
 }
 
 @c
