@@ -8,15 +8,27 @@ package struct FrameWalker {
     private var headCount = 0
     private var length = 0
     private var type: UInt8 = 0
+    private var flags: UInt8 = 0
     private var stream: UInt32 = 0
+    /// Whom a PRIORITY frame makes its stream depend on.
+    private var dependency: UInt32 = 0
     private var highestStream: UInt32 = 0
     /// Streams that the peer has passed over, and so closed (RFC 9113 section 5.1.1); nobody honest does it
     /// often.
     private var gaps = InlineArray<4, Range<UInt32>>(repeating: 0..<0)
     private var gapCount = 0
-    /// Whether a frame came that the library would only ignore, but that the connection must end with: a head
-    /// on a stream that was passed over, or a priority of the connection itself (section 6.3).
-    package private(set) var hasSeenForbidden = false
+    /// Which of the last 256 streams the peer has ended. The library forgets them, and content that comes on
+    /// them still is an error (section 5.1); on streams that only we have ended it may be under way.
+    private var ended = InlineArray<4, UInt64>(repeating: 0)
+    /// What a frame came for that the library would only ignore, but that the connection must end with: a
+    /// head on a stream that was passed over, content on one that the peer has ended, a priority of the
+    /// connection itself or of a stream by itself (section 6.3, RFC 7540 section 5.3.1).
+    package private(set) var forbidden: HTTP2Error?
+    private var isInHead = false
+    private var endsHead = true
+
+    /// Whether a header block has begun whose last byte has not come.
+    package var isAwaitingHead: Bool { !endsHead || isInHead && skipped > 0 }
 
     package init() {}
 
@@ -35,36 +47,87 @@ package struct FrameWalker {
             switch headCount {
             case 1...3: length = length << 8 | Int(byte)
             case 4: type = byte
+            case 5: flags = byte
             case 6...8: stream = stream << 8 | UInt32(byte)
             case 9:
-                noteStream(stream << 8 | UInt32(byte))
-                stream = 0
-                let frame = (kind: HTTP2FrameKind(rawValue: type) ?? .unknown, length: length)
-                skipped = length
-                headCount = 0
-                length = 0
-                let payload = min(skipped, bytes.count - offset)
-                skipped -= payload
-                offset += payload
-                return frame
+                stream = (stream << 8 | UInt32(byte)) & 0x7FFF_FFFF
+                if type == HTTP2FrameKind.priority.rawValue, length == 5 { continue }
+                return take(bytes, &offset, payload: length)
+            case 10...13:
+                dependency = dependency << 8 | UInt32(byte)
+                if headCount == 13 { return take(bytes, &offset, payload: 1) }
             default: break
             }
         }
         return nil
     }
 
-    private mutating func noteStream(_ bits: UInt32) {
-        let stream = bits & 0x7FFF_FFFF
-        if type == HTTP2FrameKind.priority.rawValue, stream == 0 { hasSeenForbidden = true }
-        guard type == HTTP2FrameKind.headers.rawValue, stream & 1 == 1 else { return }
-        if stream > highestStream {
-            if stream > highestStream + 2, highestStream > 0 || stream > 1 {
-                gaps[gapCount & 3] = highestStream + 1..<stream
-                gapCount &+= 1
-            }
-            highestStream = stream
-            return
-        }
-        for index in 0..<min(gapCount, 4) where gaps[index].contains(stream) { hasSeenForbidden = true }
+    /// A frame is known as far as it has to be; `payload` bytes of it follow.
+    private mutating func take(
+        _ bytes: Span<UInt8>, _ offset: inout Int, payload: Int
+    ) -> (kind: HTTP2FrameKind, length: Int) {
+        let kind = HTTP2FrameKind(rawValue: type) ?? .unknown
+        note(kind)
+        let frame = (kind: kind, length: length)
+        let skips = min(payload, bytes.count - offset)
+        skipped = payload - skips
+        offset += skips
+        stream = 0
+        dependency = 0
+        headCount = 0
+        length = 0
+        return frame
     }
+
+    private mutating func note(_ kind: HTTP2FrameKind) {
+        isInHead = kind == .headers || kind == .continuation
+        if isInHead { endsHead = flags & 0x4 != 0 }
+        switch kind {
+        case .priority:
+            if stream == 0 || stream == dependency & 0x7FFF_FFFF { forbidden = .protocolError }
+        case .headers:
+            guard stream & 1 == 1 else { return }
+            if stream > highestStream { open() } else { checkPast() }
+            if flags & 0x1 != 0 { markEnded() }
+        case .data:
+            checkPast()
+            if flags & 0x1 != 0 { markEnded() }
+        case .resetStream: markEnded()
+        default: break
+        }
+    }
+
+    private mutating func open() {
+        if stream > highestStream + 2, highestStream > 0 || stream > 1 {
+            gaps[gapCount & 3] = highestStream + 1..<stream
+            gapCount &+= 1
+        }
+        if stream - highestStream >= 512 {
+            ended = InlineArray(repeating: 0)
+        } else {
+            var passed = highestStream + 1 | 1
+            while passed <= stream {
+                ended[Self.word(passed)] &= ~Self.bit(passed)
+                passed += 2
+            }
+        }
+        highestStream = stream
+    }
+
+    private mutating func checkPast() {
+        if isRemembered, ended[Self.word(stream)] & Self.bit(stream) != 0 { forbidden = .streamClosed }
+        for index in 0..<min(gapCount, 4) where gaps[index].contains(stream) { forbidden = .protocolError }
+    }
+
+    private mutating func markEnded() {
+        if isRemembered { ended[Self.word(stream)] |= Self.bit(stream) }
+    }
+
+    /// Whether the stream of this frame is one of the last 256 of the peer.
+    private var isRemembered: Bool {
+        stream & 1 == 1 && stream <= highestStream && highestStream - stream < 512
+    }
+
+    private static func word(_ stream: UInt32) -> Int { Int(stream >> 7 & 3) }
+    private static func bit(_ stream: UInt32) -> UInt64 { 1 << UInt64(stream >> 1 & 63) }
 }

@@ -9,8 +9,6 @@ package import Reactor
 /// What an engine tells its owner during `receive` and `send`. An owner may submit, reset and terminate in
 /// these calls, and must not free a session, receive or send.
 package protocol HTTP2Owner: AnyObject {
-    /// A header block has begun.
-    func http2HeadBegan(_ session: HTTP2Session)
     /// A header block is complete and stands in the engine's `block`.
     func http2Head(_ session: HTTP2Session, stream: Int32, _ kind: HTTP2HeadKind, endsStream: Bool)
     func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>)
@@ -76,6 +74,10 @@ package final class HTTP2Engine {
 
     /// The header block that is being received.
     package let block: Mutable<HeaderBlock>
+    /// Whether `block` is not complete.
+    fileprivate var isBlockOpen = false
+    /// Blocks whose rest has not come yet, by session: the bytes of others must not run into them.
+    private var parts: [UInt: HeaderBlock.Part] = [:]
     /// What `send` has collected.
     package let frames: Mutable<Block>
     /// Lowercase names of the fields being submitted.
@@ -138,6 +140,7 @@ package final class HTTP2Engine {
         unsafe nghttp2_session_callbacks_set_send_callback(callbacks, sendFrame)
         unsafe nghttp2_session_callbacks_set_send_data_callback(callbacks, sendData)
         unsafe nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frameReceived)
+        unsafe nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, frameInvalid)
         unsafe nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, headersBegan)
         unsafe nghttp2_session_callbacks_set_on_header_callback(callbacks, fieldReceived)
         unsafe nghttp2_session_callbacks_set_on_invalid_header_callback(callbacks, fieldInvalid)
@@ -204,10 +207,23 @@ package final class HTTP2Engine {
     /// out first.
     package func receive(_ session: HTTP2Session, _ bytes: Span<UInt8>) -> Bool {
         guard let raw = unsafe session.raw else { return false }
+        isBlockOpen = false
+        if !parts.isEmpty, let part = parts.removeValue(forKey: session.identity) {
+            block.value.takeUp(part)
+            isBlockOpen = true
+        }
         let taken = unsafe bytes.withUnsafeBufferPointer { buffer in
             unsafe nghttp2_session_mem_recv(raw, buffer.baseAddress, buffer.count)
         }
-        return taken >= 0
+        guard taken >= 0 else { return false }
+        if isBlockOpen { parts[session.identity] = block.value.part() }
+        return true
+    }
+
+    /// Frees a session and what the engine keeps of it.
+    package func free(_ session: inout HTTP2Session) {
+        if !parts.isEmpty, var part = parts.removeValue(forKey: session.identity) { part.free() }
+        session.free()
     }
 
     /// Collects frames in `frames`, which is emptied first, until it is full or nothing more may be sent now.
@@ -296,7 +312,7 @@ private func headersBegan(
 ) -> Int32 {
     let engine = unsafe engine(user)
     engine.block.value.begin()
-    unsafe engine.owner?.http2HeadBegan(handle(session))
+    engine.isBlockOpen = true
     return 0
 }
 
@@ -331,7 +347,8 @@ private func fieldInvalid(
 private func frameReceived(
     _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let owner = unsafe engine(user).owner
+    let engine = unsafe engine(user)
+    let owner = unsafe engine.owner
     let session = unsafe handle(session)
     let stream = unsafe gw_frame_stream(frame)
     let ends = unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
@@ -343,12 +360,25 @@ private func frameReceived(
         case NGHTTP2_HCAT_RESPONSE.rawValue: kind = .response
         default: kind = .interimOrTrailers
         }
+        engine.isBlockOpen = false
         owner?.http2Head(session, stream: stream, kind, endsStream: ends)
     case NGHTTP2_DATA.rawValue:
         if ends { owner?.http2DataEnded(session, stream: stream) }
     case NGHTTP2_GOAWAY.rawValue:
         owner?.http2GoAway(session, lastStream: unsafe gw_goaway_last_stream(frame))
     default: break
+    }
+    return 0
+}
+
+@c
+private func frameInvalid(
+    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ error: Int32,
+    _ user: UnsafeMutableRawPointer?
+) -> Int32 {
+    // The library has dealt with it, and says nothing of what is left of its fields.
+    if unsafe UInt32(gw_frame_type(frame)) == NGHTTP2_HEADERS.rawValue {
+        unsafe engine(user).isBlockOpen = false
     }
     return 0
 }

@@ -12,7 +12,11 @@ package struct HTTP2Session {
 
     package var isOpen: Bool { unsafe raw != nil }
 
-    package mutating func free() {
+    /// What tells sessions apart as long as they live.
+    var identity: UInt { unsafe UInt(bitPattern: raw) }
+
+    /// Through its engine, which may keep something of it.
+    mutating func free() {
         unsafe nghttp2_session_del(raw)
         self = HTTP2Session()
     }
@@ -94,6 +98,7 @@ package enum HTTP2Error: UInt32, Sendable {
     case none = 0
     case protocolError = 1
     case internalError = 2
+    case streamClosed = 5
     case refusedStream = 7
     case cancel = 8
     case enhanceYourCalm = 11

@@ -18,17 +18,24 @@ package struct HeaderBlock {
     /// Values of pseudo-header fields in the order of `Pseudo`.
     private enum Pseudo: Int { case method, scheme, authority, path, protocolName, status, host }
 
+    /// What is known of a block besides its text.
+    fileprivate struct Facts {
+        var ranges = InlineArray<7, Range<Int>>(repeating: 0..<0)
+        var isPresent = InlineArray<7, Bool>(repeating: false)
+        var fieldCount = 0
+        var decodedBytes = 0
+        var problem = Problem.none
+        var hasContentLength = false
+    }
+
     private var values: Block
-    private var ranges = InlineArray<7, Range<Int>>(repeating: 0..<0)
-    private var isPresent = InlineArray<7, Bool>(repeating: false)
     private var fields: Block
     private var cookies: Block
-    private var fieldCount = 0
-    private var decodedBytes = 0
+    private var facts = Facts()
     private let bytesMax: Int
     private let fieldsMax: Int
-    package private(set) var problem = Problem.none
-    package private(set) var hasContentLength = false
+    package var problem: Problem { facts.problem }
+    package var hasContentLength: Bool { facts.hasContentLength }
 
     /// - Parameters:
     ///   - bytesMax: of a whole list, counted as names and values; 1 to 131,072.
@@ -43,7 +50,7 @@ package struct HeaderBlock {
     }
 
     /// Whether the block has unpacked to so much that nobody means it: four times the limit.
-    var isBomb: Bool { decodedBytes > 4 * bytesMax }
+    var isBomb: Bool { facts.decodedBytes > 4 * bytesMax }
 
     /// The most that `writeRequest` and `writeResponse` write.
     package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
@@ -52,26 +59,54 @@ package struct HeaderBlock {
         values.clear()
         fields.clear()
         cookies.clear()
-        ranges = .init(repeating: 0..<0)
-        isPresent = .init(repeating: false)
-        fieldCount = 0
-        decodedBytes = 0
-        problem = .none
-        hasContentLength = false
+        facts = Facts()
     }
 
+    // MARK: Blocks that come in parts
+
+    /// A block whose rest has not come yet, in memory of its own.
+    struct Part {
+        fileprivate var text: Block
+        fileprivate var counts: (values: Int, fields: Int)
+        fileprivate var facts: Facts
+
+        mutating func free() { text.deallocate() }
+    }
+
+    /// What has come so far, to be taken up later: meanwhile this serves another connection.
+    func part() -> Part {
+        var text = Block.allocate(capacity: max(1, values.count + fields.count + cookies.count))
+        text.append(values.readable)
+        text.append(fields.readable)
+        text.append(cookies.readable)
+        return Part(text: text, counts: (values.count, fields.count), facts: facts)
+    }
+
+    /// Goes on with what had come of a block, whose memory this frees.
+    mutating func takeUp(_ part: consuming Part) {
+        begin()
+        let (first, second) = (part.counts.values, part.counts.values + part.counts.fields)
+        values.append(part.text.span(0..<first))
+        fields.append(part.text.span(first..<second))
+        cookies.append(part.text.span(second..<part.text.count))
+        facts = part.facts
+        part.free()
+    }
+
+    // MARK: Fields
+
     /// What the library found wrong with a field.
-    package mutating func reject() { problem = .malformed }
+    package mutating func reject() { facts.problem = .malformed }
 
     package mutating func add(_ name: Span<UInt8>, _ value: Span<UInt8>) {
-        decodedBytes += name.count + value.count
+        facts.decodedBytes += name.count + value.count
         guard problem == .none else { return }
-        guard decodedBytes <= bytesMax else {
-            problem = .tooLarge
+        guard facts.decodedBytes <= bytesMax else {
+            facts.problem = .tooLarge
             return
         }
         guard Self.isValue(value), !name.isEmpty else {
-            problem = .malformed
+            facts.problem = .malformed
             return
         }
         if name[0] == 0x3A {
@@ -91,12 +126,12 @@ package struct HeaderBlock {
         case 9 where Self.equals(name, ":protocol"): pseudo = .protocolName
         case 10 where Self.equals(name, ":authority"): pseudo = .authority
         default:
-            problem = .malformed
+            facts.problem = .malformed
             return
         }
         // Pseudo-header fields stand once each, and before all others.
-        guard fieldCount == 0, !isPresent[pseudo.rawValue] else {
-            problem = .malformed
+        guard facts.fieldCount == 0, !facts.isPresent[pseudo.rawValue] else {
+            facts.problem = .malformed
             return
         }
         keep(pseudo, value)
@@ -105,43 +140,43 @@ package struct HeaderBlock {
     private mutating func keep(_ pseudo: Pseudo, _ value: Span<UInt8>) {
         // These become parts of a request line or of Host: no space may stand in them.
         for index in 0..<value.count where value[index] <= 0x20 {
-            problem = .malformed
+            facts.problem = .malformed
             return
         }
         let start = values.count
         values.append(value)
-        ranges[pseudo.rawValue] = start..<values.count
-        isPresent[pseudo.rawValue] = true
+        facts.ranges[pseudo.rawValue] = start..<values.count
+        facts.isPresent[pseudo.rawValue] = true
     }
 
     private mutating func addRegular(_ name: Span<UInt8>, _ value: Span<UInt8>) {
         guard FieldName.isLowercaseToken(name) else {
-            problem = .malformed
+            facts.problem = .malformed
             return
         }
-        fieldCount += 1
-        guard fieldCount <= fieldsMax else {
-            problem = .tooLarge
+        facts.fieldCount += 1
+        guard facts.fieldCount <= fieldsMax else {
+            facts.problem = .tooLarge
             return
         }
         switch FieldName.identify(name) {
         case .host:
-            guard !isPresent[Pseudo.host.rawValue] else {
-                problem = .malformed
+            guard !facts.isPresent[Pseudo.host.rawValue] else {
+                facts.problem = .malformed
                 return
             }
             keep(.host, value)
             return
         case .connection, .proxyConnection, .keepAlive, .transferEncoding, .upgrade:
             // RFC 9113 section 8.2.2: these belong to HTTP/1.1 connections.
-            problem = .malformed
+            facts.problem = .malformed
             return
         case .te where !value.equalsIgnoringCase("trailers"):
-            problem = .malformed
+            facts.problem = .malformed
             return
         case .contentLength:
-            if hasContentLength { problem = .malformed }
-            hasContentLength = true
+            if hasContentLength { facts.problem = .malformed }
+            facts.hasContentLength = true
         default:
             if name.count == 6, Self.equals(name, "cookie") {
                 // Crumbs of one list (RFC 9113 section 8.2.3).
@@ -171,22 +206,25 @@ package struct HeaderBlock {
     package func writeRequest(
         into writer: inout ByteWriter, endsStream: Bool, nonce: (UInt64, UInt64)
     ) -> Body? {
-        guard problem == .none, isPresent[Pseudo.method.rawValue], !isPresent[Pseudo.status.rawValue] else {
+        guard problem == .none, facts.isPresent[Pseudo.method.rawValue],
+            !facts.isPresent[Pseudo.status.rawValue]
+        else {
             return nil
         }
         let method = values.span(range(.method))
         let isConnect = Self.equals(method, "CONNECT")
-        let isTunnel = isPresent[Pseudo.protocolName.rawValue]
+        let isTunnel = facts.isPresent[Pseudo.protocolName.rawValue]
         guard !isTunnel || isConnect && !endsStream && !hasContentLength else { return nil }
         guard let hostRange = agreedHost() else { return nil }
         let host = values.span(hostRange)
         if isConnect, !isTunnel {
             // A plain CONNECT has neither scheme nor path (RFC 9113 section 8.5).
-            guard !isPresent[Pseudo.path.rawValue], !isPresent[Pseudo.scheme.rawValue],
-                isPresent[Pseudo.authority.rawValue]
+            guard !facts.isPresent[Pseudo.path.rawValue], !facts.isPresent[Pseudo.scheme.rawValue],
+                facts.isPresent[Pseudo.authority.rawValue]
             else { return nil }
         } else {
-            guard isPresent[Pseudo.path.rawValue], isWholePath(method), isPresent[Pseudo.scheme.rawValue],
+            guard facts.isPresent[Pseudo.path.rawValue], isWholePath(method),
+                facts.isPresent[Pseudo.scheme.rawValue],
                 isWebScheme
             else { return nil }
         }
@@ -229,7 +267,9 @@ package struct HeaderBlock {
     package func writeResponse(
         into writer: inout ByteWriter, endsStream: Bool, hasBody: Bool
     ) -> (status: Int, isChunked: Bool)? {
-        guard problem == .none, isPresent[Pseudo.status.rawValue], !isPresent[Pseudo.method.rawValue] else {
+        guard problem == .none, facts.isPresent[Pseudo.status.rawValue],
+            !facts.isPresent[Pseudo.method.rawValue]
+        else {
             return nil
         }
         let text = values.span(range(.status))
@@ -275,14 +315,14 @@ package struct HeaderBlock {
     private func agreedHost() -> Range<Int>? {
         let authority = values.span(range(.authority))
         let host = values.span(range(.host))
-        if isPresent[Pseudo.authority.rawValue], isPresent[Pseudo.host.rawValue] {
+        if facts.isPresent[Pseudo.authority.rawValue], facts.isPresent[Pseudo.host.rawValue] {
             guard authority.count == host.count else { return nil }
             for index in 0..<host.count where Self.lower(host[index]) != Self.lower(authority[index]) {
                 return nil
             }
             return range(.authority)
         }
-        let found = range(isPresent[Pseudo.authority.rawValue] ? .authority : .host)
+        let found = range(facts.isPresent[Pseudo.authority.rawValue] ? .authority : .host)
         return found.isEmpty ? nil : found
     }
 
@@ -299,7 +339,7 @@ package struct HeaderBlock {
     }
 
     /// Where a pseudo-header field's value stands in `values`.
-    private func range(_ pseudo: Pseudo) -> Range<Int> { ranges[pseudo.rawValue] }
+    private func range(_ pseudo: Pseudo) -> Range<Int> { facts.ranges[pseudo.rawValue] }
 
     private static func lower(_ byte: UInt8) -> UInt8 { byte &- 65 < 26 ? byte | 0x20 : byte }
 

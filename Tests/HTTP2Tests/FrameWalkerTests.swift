@@ -28,26 +28,67 @@ struct FrameWalkerTests {
         }
         #expect(seen.map(\.0) == [4, 0, 0, 6, 8, 1, 9, 3, HTTP2FrameKind.unknown.rawValue])
         #expect(seen.map(\.1) == lengths)
-        #expect(!walker.hasSeenForbidden)
+        #expect(walker.forbidden == nil)
+    }
+
+    struct Frame: Sendable {
+        var type: UInt8
+        var stream: UInt32
+        var flags: UInt8 = 0
+        var payload: [UInt8] = [7, 7]
+
+        static func head(_ stream: UInt32, ends: Bool = false) -> Frame {
+            Frame(type: 1, stream: stream, flags: ends ? 1 : 0)
+        }
+        static func data(_ stream: UInt32, ends: Bool = false) -> Frame {
+            Frame(type: 0, stream: stream, flags: ends ? 1 : 0)
+        }
+        static func priority(_ stream: UInt32, dependsOn other: UInt8) -> Frame {
+            Frame(type: 2, stream: stream, payload: [0x80, 0, 0, other, 9])
+        }
+        static func reset(_ stream: UInt32) -> Frame { Frame(type: 3, stream: stream) }
+
+        var bytes: [UInt8] {
+            let number = stride(from: 24, through: 0, by: -8).map { UInt8(stream >> UInt32($0) & 255) }
+            return [0, 0, UInt8(payload.count), type, flags] + number + payload
+        }
     }
 
     @Test(
-        "a stream that was passed over cannot be opened, and the connection has no priority",
+        "what the library would ignore, but must not pass, is seen",
         arguments: [
-            ([(1, 1), (1, 3), (1, 5), (1, 1), (1, 3)], false), ([(1, 5), (1, 3)], true),
-            ([(1, 5), (1, 1)], true),
-            ([(1, 1), (1, 9), (0, 5), (3, 7)], false), ([(1, 1), (1, 9), (1, 11), (1, 7)], true),
-            ([(2, 3), (2, 0x8000_0001)], false), ([(2, 0)], true), ([(2, 0x8000_0000)], true),
-        ] as [([(UInt8, UInt32)], Bool)])
-    func order(_ frames: [(UInt8, UInt32)], _ isForbidden: Bool) {
+            // Heads on streams that were passed over.
+            ([.head(1), .head(3), .head(5), .head(1), .head(3)], nil),
+            ([.head(5), .head(3)], .protocolError),
+            ([.head(5), .head(1)], .protocolError), ([.head(1), .head(9), .data(5)], .protocolError),
+            ([.head(1), .head(9), .head(11), .head(7)], .protocolError),
+            ([.head(1), .head(9), .reset(7)], nil),
+            // Priority of the connection, and of streams by themselves.
+            ([Frame(type: 2, stream: 3), Frame(type: 2, stream: 0x8000_0001)], nil),
+            ([Frame(type: 2, stream: 0)], .protocolError),
+            ([Frame(type: 2, stream: 1 << 31)], .protocolError),
+            ([.priority(3, dependsOn: 1), .priority(9, dependsOn: 7)], nil),
+            ([.priority(3, dependsOn: 3)], .protocolError),
+            // Content on streams that the peer has ended.
+            ([.head(1), .data(1), .data(1, ends: true), .head(3, ends: true), .reset(3), .reset(1)], nil),
+            ([.head(1, ends: true), .data(1)], .streamClosed),
+            ([.head(1), .reset(1), .head(1)], .streamClosed),
+            ([.head(1), .data(1, ends: true), .head(3), .data(1)], .streamClosed),
+            ([.head(1, ends: true), .head(511), .data(1)], .streamClosed),
+            ([.head(1, ends: true), .head(513), .head(515), .data(515)], nil),
+            // A number that was used, and is a new stream's 512 later.
+            ([.head(1, ends: true), .head(257), .head(513), .data(513)], nil),
+        ] as [([Frame], HTTP2Error?)], [1, 4, 1_000])
+    func order(_ given: ([Frame], HTTP2Error?), _ size: Int) {
         var walker = FrameWalker()
-        var bytes = Self.preface
-        for (type, stream) in frames {
-            let head = stride(from: 24, through: 0, by: -8).map { UInt8(stream >> UInt32($0) & 255) }
-            bytes += [0, 0, 2, type, 0] + head + [7, 7]
+        let bytes = Self.preface + given.0.flatMap(\.bytes)
+        var count = 0
+        for start in stride(from: 0, to: bytes.count, by: size) {
+            let part = Array(bytes[start..<min(bytes.count, start + size)])
+            var offset = 0
+            while walker.next(part.span, &offset) != nil { count += 1 }
         }
-        var offset = 0
-        while walker.next(bytes.span, &offset) != nil {}
-        #expect(walker.hasSeenForbidden == isForbidden)
+        #expect(count == given.0.count)
+        #expect(walker.forbidden == given.1)
     }
 }

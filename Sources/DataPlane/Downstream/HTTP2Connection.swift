@@ -19,6 +19,8 @@ struct MultiplexState {
     var isShutdownAnnounced = false
     /// Whether the connection already waits in the worker's queue of frames.
     var isQueued = false
+    /// Whether a head has begun, and has its time to end.
+    var isAwaitingHead = false
     /// Body bytes whose window on the connection has not been opened again yet.
     var heldBytes = 0
 }
@@ -58,7 +60,21 @@ extension Worker {
             slot.value.multiplex.session.terminate(.protocolError)
             slot.value.isFinishing = true
         }
+        timeHead(slot)
         markForFrames(slot)
+    }
+
+    /// A head that has begun has one time to end, whatever else the connection does: nothing else may come
+    /// on it before (RFC 9113 section 4.3).
+    private func timeHead(_ slot: Slot<Downstream>) {
+        let isAwaiting = slot.value.multiplex.walker.isAwaitingHead
+        guard isAwaiting != slot.value.multiplex.isAwaitingHead, !slot.value.isDead else { return }
+        slot.value.multiplex.isAwaitingHead = isAwaiting
+        if isAwaiting {
+            setTimer(slot, after: Int64(timeouts.head) * 1_000)
+        } else if slot.value.output.isEmpty {
+            rearmTimer(slot)
+        }
     }
 
     /// Holds what has arrived against what the connection may ask for. False when it was too much.
@@ -68,10 +84,10 @@ extension Worker {
         while let frame = slot.value.multiplex.walker.next(bytes, &offset) {
             slot.value.multiplex.budget.spend(
                 frame.kind, length: frame.length, nowMicroseconds: state.value.nowMicroseconds)
-            let isForbidden = slot.value.multiplex.walker.hasSeenForbidden
-            guard slot.value.multiplex.budget.isExhausted || isForbidden else { continue }
-            if !isForbidden { metrics.add(.floodsEnded) }
-            slot.value.multiplex.session.terminate(isForbidden ? .protocolError : .enhanceYourCalm)
+            let forbidden = slot.value.multiplex.walker.forbidden
+            guard slot.value.multiplex.budget.isExhausted || forbidden != nil else { continue }
+            if forbidden == nil { metrics.add(.floodsEnded) }
+            slot.value.multiplex.session.terminate(forbidden ?? .enhanceYourCalm)
             slot.value.isFinishing = true
             markForFrames(slot)
             return false
@@ -113,9 +129,9 @@ extension Worker {
 
     // MARK: Time
 
-    /// A connection without streams has been quiet for too long.
+    /// A head has not ended, or a connection without streams has been quiet for too long.
     func expireHTTP2(_ slot: Slot<Downstream>) {
-        guard slot.value.multiplex.streamCount == 0 else { return }
+        guard slot.value.multiplex.streamCount == 0 || slot.value.multiplex.isAwaitingHead else { return }
         slot.value.multiplex.session.refuseFurtherStreams()
         slot.value.isFinishing = true
         markForFrames(slot)
@@ -138,6 +154,7 @@ extension Worker {
 
     /// The last stream of a connection has gone, or a first one has come.
     func streamCountChanged(_ slot: Slot<Downstream>) {
+        if slot.value.multiplex.isAwaitingHead { return }
         if slot.value.multiplex.streamCount == 0 {
             let isEnding = state.value.isDraining && !state.value.hasListeners
             setTimer(slot, after: isEnding ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000)
@@ -152,6 +169,6 @@ extension Worker {
         while let stream = downstreams.lookup(slot.value.multiplex.firstStream) {
             abandonStream(stream, reason == .none ? .callerGone : reason, isClosed: true)
         }
-        slot.value.multiplex.session.free()
+        http2.free(&slot.value.multiplex.session)
     }
 }

@@ -40,6 +40,8 @@ struct StreamState {
     var isClosed = false
     /// Whether it already waits in `streamsSent`.
     var isNoted = false
+    /// Whether its answer is out, and only the caller's side is still open.
+    var isLingering = false
 }
 
 extension Worker {
@@ -107,7 +109,11 @@ extension Worker {
 
     /// Body bytes have arrived: at most a window of them wait here.
     func takeBody(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) {
-        guard !bytes.isEmpty, !slot.value.isFinishing else { return }
+        guard !bytes.isEmpty else { return }
+        guard !slot.value.isFinishing else {
+            dropBody(slot, bytes.count)
+            return
+        }
         // The frame of a chunk is at most 20 bytes. One byte to a frame makes a window of 64 KiB six times as
         // long, which the largest block still holds.
         pool.ensureRoom(for: bytes.count + 32, in: &slot.value.input)
@@ -316,13 +322,28 @@ extension Worker {
         state.value.streamsSent.removeAll(keepingCapacity: true)
     }
 
-    /// The answer is out. A caller that still sends is told to stop (RFC 9113 section 8.1).
+    /// The answer is out. A caller that still sends has a moment to end its request, which is checked to its
+    /// end; then it is told to stop (RFC 9113 section 8.1).
     private func finishStream(_ slot: Slot<Downstream>) {
-        if !slot.value.stream.requestHasEnded, !slot.value.stream.isClosed {
-            connectionSession(slot).reset(slot.value.stream.number, .none)
-            if let connection = downstreams.lookup(slot.value.stream.connection) { markForFrames(connection) }
+        guard !slot.value.stream.requestHasEnded, !slot.value.stream.isClosed else {
+            abandonStream(slot, .none, isClosed: true)
+            return
         }
-        abandonStream(slot, .none, isClosed: true)
+        if let exchange = exchanges.lookup(slot.value.exchange), !exchange.value.isDead {
+            callerIsGone(exchange, .none)
+        }
+        slot.value.stream.isLingering = true
+        slot.value.isFinishing = true
+        slot.value.discardRemaining = HardLimits.streamDrainBytes
+        pool.give(&slot.value.input)
+        setTimer(slot, after: HardLimits.streamLingerMicroseconds)
+    }
+
+    /// Body bytes behind the answer: few are taken for the end of a request that was on its way.
+    private func dropBody(_ slot: Slot<Downstream>, _ count: Int) {
+        guard slot.value.stream.isLingering else { return }
+        slot.value.discardRemaining -= Int64(count)
+        if slot.value.discardRemaining < 0 { abandonStream(slot, .none, isClosed: false) }
     }
 
     /// Ends a stream now. An exchange that is under way ends with it.
@@ -344,8 +365,9 @@ extension Worker {
         }
         if let connection = downstreams.lookup(slot.value.stream.connection) {
             if !isClosed {
+                let code: HTTP2Error = reason == .callerGone ? .cancel : .internalError
                 connection.value.multiplex.session.reset(
-                    slot.value.stream.number, reason == .callerGone ? .cancel : .internalError)
+                    slot.value.stream.number, slot.value.stream.isLingering ? .none : code)
                 markForFrames(connection)
             }
             unlink(slot, from: connection)

@@ -106,7 +106,7 @@ extension Worker {
             endpoints[endpoint].firstMultiplexed = next
         }
         if let neighbour = upstreamConnections.lookup(next) { neighbour.value.multiplex.previous = previous }
-        connection.value.multiplex.session.free()
+        http2.free(&connection.value.multiplex.session)
     }
 
     // MARK: Life

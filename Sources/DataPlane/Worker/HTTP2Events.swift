@@ -64,11 +64,6 @@ extension Worker {
 }
 
 extension Worker: HTTP2Owner {
-    package func http2HeadBegan(_ session: HTTP2Session) {
-        guard let slot = current, slot.value.multiplex.streamCount == 0 else { return }
-        setTimer(slot, after: Int64(timeouts.head) * 1_000)
-    }
-
     package func http2Head(
         _ session: HTTP2Session, stream number: Int32, _ kind: HTTP2HeadKind, endsStream: Bool
     ) {
@@ -127,7 +122,9 @@ extension Worker: HTTP2Owner {
         if let slot = stream(tag) {
             slot.value.stream.isClosed = true
             // A regular end is settled with the frames that carried it.
-            if !slot.value.stream.hasEnded { abandonStream(slot, .callerGone, isClosed: true) }
+            if !slot.value.stream.hasEnded || slot.value.stream.isLingering {
+                abandonStream(slot, slot.value.stream.hasEnded ? .none : .callerGone, isClosed: true)
+            }
         } else if let slot = upstreamStream(tag) {
             upstreamStreamClosed(slot, code)
         }

@@ -55,6 +55,10 @@ enum HardLimits {
     static let laneDebits = 8_192
     /// How long a closed connection is drained so that the caller can read the answer, in microseconds.
     static let lingerMicroseconds: Int64 = 2_000_000
+    /// The same for a stream of HTTP/2 whose caller still sends, and body bytes that are taken meanwhile: the
+    /// rest of a request that was under way when its answer went out.
+    static let streamLingerMicroseconds: Int64 = 1_000_000
+    static let streamDrainBytes: Int64 = 32_768
     /// How long a draining worker keeps an idle connection: its caller may be about to ask, and a call that
     /// meets a closing connection is lost. Answered, it is told not to come again.
     static let drainIdleMicroseconds: Int64 = 2_000_000

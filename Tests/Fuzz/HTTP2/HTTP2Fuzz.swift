@@ -24,8 +24,6 @@ final class Caller: HTTP2Owner {
         else { preconditionFailure("an answer of our own") }
     }
 
-    func http2HeadBegan(_ session: HTTP2Session) {}
-
     func http2Head(_ session: HTTP2Session, stream: Int32, _ kind: HTTP2HeadKind, endsStream: Bool) {
         if kind == .request { checkRequest(endsStream) } else { checkTrailers() }
         session.setTag(UInt64(stream), ofStream: stream)
@@ -110,7 +108,7 @@ public func fuzz(_ data: UnsafePointer<UInt8>, _ count: Int) -> CInt {
     caller.withLock { caller in
         guard var session = caller.engine.makeServer() else { return }
         if caller.engine.receive(session, bytes.span) { _ = caller.engine.send(session) }
-        session.free()
+        caller.engine.free(&session)
     }
     return 0
 }
