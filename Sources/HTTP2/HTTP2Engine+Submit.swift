@@ -101,17 +101,11 @@ extension HTTP2Engine {
         guard count < Self.fieldsMax, names.value.freeCount >= slice.name.count else { return }
         let start = names.value.count
         let name = text.span(slice.name)
-        if let target = unsafe names.value.writableAddress {
-            for index in 0..<name.count {
-                let byte = name[index]
-                unsafe target[index] = byte &- 65 < 26 ? byte | 0x20 : byte
-            }
-            names.value.advanceEnd(name.count)
-        }
+        names.value.append(lowercasing: name)
         var flags = UInt8(NGHTTP2_NV_FLAG_NONE.rawValue)
         // Values that never come again only push others out of the table.
         if slice.id == .xRequestID || slice.id == .traceparent || slice.id == .authorization
-            || name.equalsIgnoringCase("ratelimit")
+            || name.count == 9 && name.equalsIgnoringCase("ratelimit")
         {
             flags = UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue)
         }

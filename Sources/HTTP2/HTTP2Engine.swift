@@ -74,8 +74,6 @@ package final class HTTP2Engine {
 
     /// The header block that is being received.
     package let block: Mutable<HeaderBlock>
-    /// Whether `block` is not complete.
-    fileprivate var isBlockOpen = false
     /// Blocks whose rest has not come yet, by session: the bytes of others must not run into them.
     private var parts: [UInt: HeaderBlock.Part] = [:]
     /// What `send` has collected.
@@ -87,9 +85,10 @@ package final class HTTP2Engine {
     private let callbacks: OpaquePointer
     private let serverOptions: OpaquePointer
     private let clientOptions: OpaquePointer
+    private let memory = FrameMemory()
     private let headBytes: Int
-    /// Unretained: the owner outlives its engine.
-    unowned(unsafe) private(set) var owner: (any HTTP2Owner)?
+    /// What the callbacks of every session get.
+    private var callbackContext: CallbackContext?
 
     /// - Parameter limits: on heads, as for HTTP/1.
     /// - Throws: nothing but running out of memory, which ends the process.
@@ -116,8 +115,14 @@ package final class HTTP2Engine {
         unsafe fields.deallocate()
     }
 
-    /// Names the owner; before the first session.
-    package func attach(_ owner: any HTTP2Owner) { unsafe self.owner = owner }
+    /// Names the owner; before the first session. The engine keeps it from then on.
+    package func attach(_ owner: any HTTP2Owner) {
+        callbackContext = CallbackContext(block: block, frames: frames, owner: owner)
+    }
+
+    private var user: UnsafeMutableRawPointer? {
+        unsafe callbackContext.map { unsafe Unmanaged.passUnretained($0).toOpaque() }
+    }
 
     private static func makeOptions(isServer: Bool) -> OpaquePointer {
         var made: OpaquePointer?
@@ -154,8 +159,8 @@ package final class HTTP2Engine {
     /// The server's side of a connection, with its settings queued; nil when memory is short.
     package func makeServer() -> HTTP2Session? {
         var made: OpaquePointer?
-        let user = unsafe Unmanaged.passUnretained(self).toOpaque()
-        guard unsafe nghttp2_session_server_new2(&made, callbacks, user, serverOptions) == 0,
+        let functions = unsafe memory.functions
+        guard unsafe nghttp2_session_server_new3(&made, callbacks, user, serverOptions, functions) == 0,
             let session = unsafe made
         else { return nil }
         let settings = [
@@ -171,8 +176,8 @@ package final class HTTP2Engine {
     /// The client's side of a connection to an upstream, with its settings queued.
     package func makeClient() -> HTTP2Session? {
         var made: OpaquePointer?
-        let user = unsafe Unmanaged.passUnretained(self).toOpaque()
-        guard unsafe nghttp2_session_client_new2(&made, callbacks, user, clientOptions) == 0,
+        let functions = unsafe memory.functions
+        guard unsafe nghttp2_session_client_new3(&made, callbacks, user, clientOptions, functions) == 0,
             let session = unsafe made
         else { return nil }
         let settings = [
@@ -207,16 +212,15 @@ package final class HTTP2Engine {
     /// out first.
     package func receive(_ session: HTTP2Session, _ bytes: Span<UInt8>) -> Bool {
         guard let raw = unsafe session.raw else { return false }
-        isBlockOpen = false
+        block.value.isOpen = false
         if !parts.isEmpty, let part = parts.removeValue(forKey: session.identity) {
             block.value.takeUp(part)
-            isBlockOpen = true
         }
         let taken = unsafe bytes.withUnsafeBufferPointer { buffer in
             unsafe nghttp2_session_mem_recv(raw, buffer.baseAddress, buffer.count)
         }
         guard taken >= 0 else { return false }
-        if isBlockOpen { parts[session.identity] = block.value.part() }
+        if block.value.isOpen { parts[session.identity] = block.value.part() }
         return true
     }
 
@@ -233,187 +237,4 @@ package final class HTTP2Engine {
         frames.value.clear()
         return unsafe nghttp2_session_send(raw) == 0
     }
-
-    fileprivate func room(for count: Int) -> Bool { frames.value.freeCount >= count }
-}
-
-// MARK: Callbacks
-
-private typealias RawSession = OpaquePointer?
-private typealias RawFrame = UnsafePointer<nghttp2_frame>?
-private typealias User = UnsafeMutableRawPointer?
-
-private func engine(_ user: User) -> HTTP2Engine {
-    guard let user = unsafe user else { preconditionFailure("every session names its engine") }
-    return unsafe Unmanaged<HTTP2Engine>.fromOpaque(user).takeUnretainedValue()
-}
-
-private func handle(_ raw: RawSession) -> HTTP2Session {
-    guard let raw = unsafe raw else { return HTTP2Session() }
-    return unsafe HTTP2Session(raw)
-}
-
-@c
-private func sendFrame(
-    _ session: OpaquePointer?, _ bytes: UnsafePointer<UInt8>?, _ count: Int, _ flags: Int32,
-    _ user: UnsafeMutableRawPointer?
-) -> Int {
-    let engine = unsafe engine(user)
-    guard engine.room(for: count) else { return Int(NGHTTP2_ERR_WOULDBLOCK.rawValue) }
-    unsafe engine.frames.value.append(Span(_unsafeStart: bytes.unsafelyUnwrapped, count: count))
-    return count
-}
-
-@c
-private func sendData(
-    _ session: OpaquePointer?, _ frame: UnsafeMutablePointer<nghttp2_frame>?, _ head: UnsafePointer<UInt8>?,
-    _ count: Int, _ source: UnsafeMutablePointer<nghttp2_data_source>?, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let engine = unsafe engine(user)
-    guard engine.room(for: count + 9) else { return Int32(NGHTTP2_ERR_WOULDBLOCK.rawValue) }
-    unsafe engine.frames.value.append(Span(_unsafeStart: head.unsafelyUnwrapped, count: 9))
-    let stream = unsafe gw_frame_stream(frame)
-    let tag = unsafe handle(session).tag(ofStream: stream)
-    unsafe engine.owner?.http2TakeBody(tag: tag, count, into: &engine.frames.value)
-    return 0
-}
-
-/// Says how much of a stream could be sent; the bytes themselves go straight into the frames.
-@c
-func readBody(
-    _ session: OpaquePointer?, _ stream: Int32, _ target: UnsafeMutablePointer<UInt8>?, _ room: Int,
-    _ flags: UnsafeMutablePointer<UInt32>?, _ source: UnsafeMutablePointer<nghttp2_data_source>?,
-    _ user: UnsafeMutableRawPointer?
-) -> Int {
-    let engine = unsafe engine(user)
-    let session = unsafe handle(session)
-    let tag = session.tag(ofStream: stream)
-    guard tag != 0, let state = unsafe engine.owner?.http2BodyAvailable(tag: tag) else {
-        return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
-    }
-    let count = min(state.count, room)
-    let ends = state.isEnd && count == state.count
-    if count == 0, !ends { return Int(NGHTTP2_ERR_DEFERRED.rawValue) }
-    var result = UInt32(NGHTTP2_DATA_FLAG_NO_COPY.rawValue)
-    if ends {
-        result |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
-        if state.hasTrailers {
-            result |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue)
-            unsafe engine.owner?.http2SubmitTrailers(session, stream: stream, tag: tag)
-        }
-    }
-    unsafe flags?.pointee = result
-    return count
-}
-
-@c
-private func headersBegan(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let engine = unsafe engine(user)
-    engine.block.value.begin()
-    engine.isBlockOpen = true
-    return 0
-}
-
-@c
-private func fieldReceived(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ name: UnsafePointer<UInt8>?,
-    _ nameCount: Int, _ value: UnsafePointer<UInt8>?, _ valueCount: Int, _ flags: UInt8,
-    _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let engine = unsafe engine(user)
-    unsafe engine.block.value.add(
-        Span(_unsafeStart: name.unsafelyUnwrapped, count: nameCount),
-        Span(_unsafeStart: value.unsafelyUnwrapped, count: valueCount))
-    guard engine.block.value.isBomb else { return 0 }
-    // Nobody means a block that unpacks to many times the limit: the connection has no further frame read.
-    unsafe handle(session).terminate(.enhanceYourCalm)
-    return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
-}
-
-@c
-private func fieldInvalid(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ name: UnsafePointer<UInt8>?,
-    _ nameCount: Int, _ value: UnsafePointer<UInt8>?, _ valueCount: Int, _ flags: UInt8,
-    _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    // Left alone, the library drops such a field and goes on; RFC 9113 section 8.1.1 wants the message gone.
-    unsafe engine(user).block.value.reject()
-    return 0
-}
-
-@c
-private func frameReceived(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let engine = unsafe engine(user)
-    let owner = unsafe engine.owner
-    let session = unsafe handle(session)
-    let stream = unsafe gw_frame_stream(frame)
-    let ends = unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
-    switch unsafe UInt32(gw_frame_type(frame)) {
-    case NGHTTP2_HEADERS.rawValue:
-        let kind: HTTP2HeadKind
-        switch unsafe UInt32(gw_frame_category(frame)) {
-        case NGHTTP2_HCAT_REQUEST.rawValue: kind = .request
-        case NGHTTP2_HCAT_RESPONSE.rawValue: kind = .response
-        default: kind = .interimOrTrailers
-        }
-        engine.isBlockOpen = false
-        owner?.http2Head(session, stream: stream, kind, endsStream: ends)
-    case NGHTTP2_DATA.rawValue:
-        if ends { owner?.http2DataEnded(session, stream: stream) }
-    case NGHTTP2_GOAWAY.rawValue:
-        owner?.http2GoAway(session, lastStream: unsafe gw_goaway_last_stream(frame))
-    default: break
-    }
-    return 0
-}
-
-@c
-private func frameInvalid(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ error: Int32,
-    _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    // The library has dealt with it, and says nothing of what is left of its fields.
-    if unsafe UInt32(gw_frame_type(frame)) == NGHTTP2_HEADERS.rawValue {
-        unsafe engine(user).isBlockOpen = false
-    }
-    return 0
-}
-
-@c
-private func dataReceived(
-    _ session: OpaquePointer?, _ flags: UInt8, _ stream: Int32, _ bytes: UnsafePointer<UInt8>?, _ count: Int,
-    _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let bytes = unsafe Span(_unsafeStart: bytes.unsafelyUnwrapped, count: count)
-    unsafe engine(user).owner?.http2Data(handle(session), stream: stream, bytes)
-    return 0
-}
-
-@c
-private func streamClosed(
-    _ session: OpaquePointer?, _ stream: Int32, _ code: UInt32, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let session = unsafe handle(session)
-    let tag = session.tag(ofStream: stream)
-    unsafe engine(user).owner?.http2Closed(session, stream: stream, tag: tag, code: code)
-    return 0
-}
-
-@c
-private func frameSent(
-    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
-) -> Int32 {
-    let type = unsafe UInt32(gw_frame_type(frame))
-    guard type == NGHTTP2_DATA.rawValue || type == NGHTTP2_HEADERS.rawValue,
-        unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
-    else { return 0 }
-    let session = unsafe handle(session)
-    let stream = unsafe gw_frame_stream(frame)
-    let tag = session.tag(ofStream: stream)
-    unsafe engine(user).owner?.http2SideEnded(session, stream: stream, tag: tag)
-    return 0
 }

@@ -32,6 +32,8 @@ package struct HeaderBlock {
     private var fields: Block
     private var cookies: Block
     private var facts = Facts()
+    /// Whether further fields may come.
+    var isOpen = false
     private let bytesMax: Int
     private let fieldsMax: Int
     package var problem: Problem { facts.problem }
@@ -60,6 +62,7 @@ package struct HeaderBlock {
         fields.clear()
         cookies.clear()
         facts = Facts()
+        isOpen = true
     }
 
     // MARK: Blocks that come in parts
@@ -105,7 +108,7 @@ package struct HeaderBlock {
             facts.problem = .tooLarge
             return
         }
-        guard Self.isValue(value), !name.isEmpty else {
+        guard FieldText.isValue(value), !name.isEmpty else {
             facts.problem = .malformed
             return
         }
@@ -150,7 +153,7 @@ package struct HeaderBlock {
     }
 
     private mutating func addRegular(_ name: Span<UInt8>, _ value: Span<UInt8>) {
-        guard FieldName.isLowercaseToken(name) else {
+        guard let id = FieldText.identify(lowercase: name) else {
             facts.problem = .malformed
             return
         }
@@ -159,7 +162,7 @@ package struct HeaderBlock {
             facts.problem = .tooLarge
             return
         }
-        switch FieldName.identify(name) {
+        switch id {
         case .host:
             guard !facts.isPresent[Pseudo.host.rawValue] else {
                 facts.problem = .malformed
@@ -345,18 +348,6 @@ package struct HeaderBlock {
 
     private static func equals(_ bytes: Span<UInt8>, _ text: StaticString) -> Bool {
         bytes.equals(text)
-    }
-
-    /// No control characters but tabs, no blank at either end (RFC 9113 section 8.2.1).
-    private static func isValue(_ value: Span<UInt8>) -> Bool {
-        for index in 0..<value.count {
-            let byte = value[index]
-            guard byte >= 0x20 && byte != 0x7F || byte == 0x09 else { return false }
-        }
-        guard !value.isEmpty else { return true }
-        let first = value[0]
-        let last = value[value.count - 1]
-        return first != 0x20 && first != 0x09 && last != 0x20 && last != 0x09
     }
 }
 

@@ -94,6 +94,22 @@ enum ByteClass {
         return index
     }
 
+    /// Where a byte stands next from `start` on, or the end.
+    @inline(__always)
+    static func firstPlace(of byte: UInt8, in bytes: Span<UInt8>, from start: Int) -> Int {
+        let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
+        var index = start
+        while index &+ 8 <= bytes.count {
+            let word = bytes.word(at: index) ^ pattern
+            // The lowest bit set is exact; those above it may be carried over.
+            let found = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
+            if found != 0 { return index &+ found.trailingZeroBitCount / 8 }
+            index &+= 8
+        }
+        while index < bytes.count, bytes[index] != byte { index &+= 1 }
+        return index
+    }
+
     @inline(__always)
     static func isDigit(_ byte: UInt8) -> Bool { byte &- 48 < 10 }
 

@@ -58,6 +58,21 @@ enum FieldSection {
         return .field(slice, next: index &+ 2)
     }
 
+    /// The line that starts at `start`, written by this process as `name: value`; nil when it is none.
+    static func written(_ bytes: Span<UInt8>, _ start: Int) -> FieldSlice? {
+        let colon = ByteClass.firstPlace(of: 0x3A, in: bytes, from: start)
+        let end = ByteClass.firstPlace(of: 0x0D, in: bytes, from: colon)
+        guard colon &+ 2 <= end, end &+ 2 <= bytes.count else { return nil }
+        var slice = FieldSlice()
+        slice.nameStart = Int32(truncatingIfNeeded: start)
+        slice.nameCount = Int32(truncatingIfNeeded: colon &- start)
+        slice.valueStart = Int32(truncatingIfNeeded: colon &+ 2)
+        slice.valueCount = Int32(truncatingIfNeeded: end &- colon &- 2)
+        // Aliases with underscores have been left out when it was written.
+        slice.id = FieldID.identify(bytes, start, colon &- start, hasUnderscore: false)
+        return slice
+    }
+
     private static func nameProblem(_ byte: UInt8) -> StaticString {
         switch byte {
         case 0x20, 0x09: return "space before the colon of a header"

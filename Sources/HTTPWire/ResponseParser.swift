@@ -51,13 +51,7 @@ package enum ResponseParser {
     package static func parse(
         _ bytes: Span<UInt8>, method: Method, limits: HeadLimits, into head: inout ResponseHead
     ) -> ParseResult {
-        head.fieldCount = 0
-        head.hasNominations = false
-        head.hasDate = false
-        head.upgrade = 0..<0
-        head.isEventStream = false
-        head.isGRPC = false
-        head.contentLength = -1
+        begin(&head)
         let end = min(bytes.count, limits.headBytes)
         var index = 0
         switch statusLine(bytes, &index, end, &head) {
@@ -92,6 +86,45 @@ package enum ResponseParser {
                 return .refused(Refusal(502, reason))
             }
         }
+    }
+
+    /// Reads a head again that this process has written from a parsed one: what `parse` would say of it, but
+    /// its grammar is known, and only the ends of its parts are looked for.
+    ///
+    /// - Returns: where the body starts, or nil when this is no such head.
+    package static func read(
+        written bytes: Span<UInt8>, method: Method, into head: inout ResponseHead
+    ) -> Int? {
+        begin(&head)
+        var index = 0
+        guard case .complete = statusLine(bytes, &index, bytes.count, &head) else { return nil }
+        var connection = ConnectionOptions()
+        var transferEncodings = 0
+        while head.fieldCount < RequestHead.fieldsHardMaximum {
+            guard index < bytes.count, bytes[index] != 0x0D else {
+                guard index &+ 2 <= bytes.count, conclude(method, connection, transferEncodings, &head) == nil
+                else { return nil }
+                return index &+ 2
+            }
+            guard let slice = FieldSection.written(bytes, index) else { return nil }
+            if slice.id != .other, note(slice, bytes, &head, &connection, &transferEncodings) != nil {
+                return nil
+            }
+            head.fields[head.fieldCount] = slice
+            head.fieldCount &+= 1
+            index = slice.value.upperBound &+ 2
+        }
+        return nil
+    }
+
+    private static func begin(_ head: inout ResponseHead) {
+        head.fieldCount = 0
+        head.hasNominations = false
+        head.hasDate = false
+        head.upgrade = 0..<0
+        head.isEventStream = false
+        head.isGRPC = false
+        head.contentLength = -1
     }
 
     private static func tooLongOrIncomplete(_ bytes: Span<UInt8>, _ limits: HeadLimits) -> ParseResult {

@@ -72,6 +72,15 @@ public struct Block {
         return unsafe _overrideLifetime(bytes, borrowing: self)
     }
 
+    /// A handle on a part of the bytes in use, counted from the first readable byte. It is to be read only.
+    public func part(_ range: Range<Int>) -> Block {
+        precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside the block")
+        var part = self
+        part.start = start &+ range.lowerBound
+        part.end = start &+ range.upperBound
+        return part
+    }
+
     /// Copies as much as fits and returns how much that was.
     @inlinable
     @discardableResult

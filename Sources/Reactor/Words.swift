@@ -35,3 +35,43 @@ extension Span<UInt8> {
         return true
     }
 }
+
+extension UInt64 {
+    /// The word with every ASCII capital in it in lower case (Warren, Hacker's Delight, section 6-1: sums of
+    /// seven bits and seven bits stay within their byte).
+    @inline(__always)
+    var lowercasedASCII: UInt64 {
+        let low = self & 0x7F7F_7F7F_7F7F_7F7F
+        let isAtLeastA = low &+ 0x3F3F_3F3F_3F3F_3F3F
+        let isAboveZ = low &+ 0x2525_2525_2525_2525
+        return self | ((isAtLeastA ^ isAboveZ) & ~self & 0x8080_8080_8080_8080) >> 2
+    }
+}
+
+extension Block {
+    /// Appends text with its ASCII capitals in lower case; nothing when it does not fit.
+    public mutating func append(lowercasing text: Span<UInt8>) {
+        guard text.count <= freeCount, let base = unsafe base else { return }
+        let target = unsafe UnsafeMutableRawPointer(base + end)
+        var index = 0
+        while index &+ 8 <= text.count {
+            let word = text.word(at: index).lowercasedASCII.littleEndian
+            unsafe target.storeBytes(of: word, toByteOffset: index, as: UInt64.self)
+            index &+= 8
+        }
+        if index < text.count, text.count >= 8 {
+            // The last word overlaps the one before.
+            index = text.count &- 8
+            let word = text.word(at: index).lowercasedASCII.littleEndian
+            unsafe target.storeBytes(of: word, toByteOffset: index, as: UInt64.self)
+            index = text.count
+        }
+        while index < text.count {
+            let byte = text[index]
+            let lower = byte &- 65 < 26 ? byte | 0x20 : byte
+            unsafe target.storeBytes(of: lower, toByteOffset: index, as: UInt8.self)
+            index &+= 1
+        }
+        end &+= text.count
+    }
+}

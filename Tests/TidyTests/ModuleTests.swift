@@ -8,7 +8,7 @@ struct ModuleTests {
         "Reactor": ["CLinux", "Glibc", "Synchronization"],
         "TLS": ["Reactor", "COpenSSL", "Glibc", "Synchronization"],
         "HTTPWire": ["Reactor"],
-        "HTTP2": ["Reactor", "HTTPWire", "CNghttp2"],
+        "HTTP2": ["Reactor", "HTTPWire", "CNghttp2", "Glibc"],
         "Redis": ["Reactor", "TLS", "CHiredis", "Glibc", "Synchronization"],
         "Limits": ["Synchronization"],
         "Keys": [],

@@ -92,18 +92,17 @@ extension Worker {
     }
 
     private func writeHead(_ slot: Slot<Downstream>, endsStream: Bool) -> Bool {
-        var input = pool.take(atLeast: http2.block.value.textBytesMax)
-        var writer = ByteWriter(input)
+        slot.value.input = pool.take(atLeast: http2.block.value.textBytesMax)
+        var writer = ByteWriter(slot.value.input)
         let nonce = (state.value.random.next(), state.value.random.next())
         guard let body = http2.block.value.writeRequest(into: &writer, endsStream: endsStream, nonce: nonce)
         else {
-            pool.give(&input)
+            pool.give(&slot.value.input)
             return false
         }
-        input.commit(writer)
-        slot.value.input = input
+        slot.value.input.commit(writer)
         slot.value.stream.requestBody = body
-        slot.value.stream.isHead = input.readable.hasPrefix("HEAD ")
+        slot.value.stream.isHead = slot.value.input.readable.hasPrefix("HEAD ")
         return true
     }
 
@@ -183,33 +182,17 @@ extension Worker {
         guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
             !connection.value.isDead
         else { return }
-        var rest = block
-        rest.consume(range.lowerBound)
-        rest.truncate(to: range.count)
         metrics.add(.bytesToDownstream, UInt64(range.count))
-        while !rest.isEmpty, slot.value.stream.answer != .ended {
-            switch slot.value.stream.answer {
-            case .head:
-                guard translateHead(slot, &rest, connection.value.multiplex.session) else {
-                    abandonStream(slot, .upstreamNonsense, isClosed: false)
-                    return
-                }
-            case .counted:
-                let count = Int(min(slot.value.stream.answerRemaining, Int64(rest.count)))
-                queueBody(slot, rest.span(0..<count))
-                rest.consume(count)
-                slot.value.stream.answerRemaining -= Int64(count)
-                if slot.value.stream.answerRemaining == 0 { slot.value.stream.answer = .ended }
-            case .chunks:
-                guard translateChunks(slot, &rest) else {
-                    abandonStream(slot, .upstreamNonsense, isClosed: false)
-                    return
-                }
-            case .raw:
-                queueBody(slot, rest.readable)
-                rest.clear()
-            case .ended: break
+        var start = range.lowerBound
+        while start < range.upperBound, slot.value.stream.answer != .ended {
+            guard
+                let taken = translate(
+                    slot, block.part(start..<range.upperBound), connection.value.multiplex.session)
+            else {
+                abandonStream(slot, .upstreamNonsense, isClosed: false)
+                return
             }
+            start += taken
         }
         if !slot.value.output.isEmpty { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
         connection.value.multiplex.session.resume(slot.value.stream.number)
@@ -217,14 +200,31 @@ extension Worker {
         afterOutput(slot)
     }
 
-    private func translateHead(
-        _ slot: Slot<Downstream>, _ rest: inout Block, _ session: HTTP2Session
-    ) -> Bool {
+    /// Takes what comes next of an answer.
+    ///
+    /// - Returns: the bytes taken, or nil when they are no such part.
+    private func translate(_ slot: Slot<Downstream>, _ text: Block, _ session: HTTP2Session) -> Int? {
+        switch slot.value.stream.answer {
+        case .head: return translateHead(slot, text, session)
+        case .counted:
+            let count = Int(min(slot.value.stream.answerRemaining, Int64(text.count)))
+            queueBody(slot, text.span(0..<count))
+            slot.value.stream.answerRemaining -= Int64(count)
+            if slot.value.stream.answerRemaining == 0 { slot.value.stream.answer = .ended }
+            return count
+        case .chunks: return translateChunks(slot, text)
+        case .raw, .ended:
+            queueBody(slot, text.readable)
+            return text.count
+        }
+    }
+
+    private func translateHead(_ slot: Slot<Downstream>, _ text: Block, _ session: HTTP2Session) -> Int? {
         guard
-            case .complete(let count) = ResponseParser.parse(
-                rest.readable, method: slot.value.stream.isHead ? .head : .get, limits: Self.ownAnswerLimits,
+            let count = ResponseParser.read(
+                written: text.readable, method: slot.value.stream.isHead ? .head : .get,
                 into: &framedHead.value)
-        else { return false }
+        else { return nil }
         var status = framedHead.value.status
         var hasBody = false
         switch framedHead.value.framing {
@@ -250,32 +250,25 @@ extension Worker {
             slot.value.stream.answer = .head
         }
         http2.submitResponse(
-            session, stream: slot.value.stream.number, rest, framedHead, status: status,
+            session, stream: slot.value.stream.number, text, framedHead, status: status,
             hasBody: hasBody)
-        rest.consume(count)
-        return true
+        return count
     }
 
-    /// Our own text: as large as upstreams' heads may be, and the gateway's fields.
-    private static let ownAnswerLimits = HeadLimits(headBytes: 131_072, fields: 256, targetBytes: 0)
-
-    private func translateChunks(_ slot: Slot<Downstream>, _ rest: inout Block) -> Bool {
+    private func translateChunks(_ slot: Slot<Downstream>, _ text: Block) -> Int? {
         var offset = 0
         while true {
-            switch slot.value.stream.answerChunks.next(rest.readable, &offset) {
-            case .data(let range): queueBody(slot, rest.span(range))
+            switch slot.value.stream.answerChunks.next(text.readable, &offset) {
+            case .data(let range): queueBody(slot, text.span(range))
             case .trailer(let field):
                 pool.ensureRoom(
                     for: field.name.count + field.value.count + 4, in: &slot.value.stream.trailers)
-                Self.appendTrailer(rest, field, to: &slot.value.stream.trailers)
+                Self.appendTrailer(text, field, to: &slot.value.stream.trailers)
             case .end:
-                rest.consume(offset)
                 slot.value.stream.answer = .ended
-                return true
-            case .needMore:
-                rest.consume(offset)
-                return rest.isEmpty
-            case .invalid: return false
+                return offset
+            case .needMore: return offset == text.count ? offset : nil
+            case .invalid: return nil
             }
         }
     }

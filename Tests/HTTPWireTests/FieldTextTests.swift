@@ -1,0 +1,133 @@
+import HTTPWire
+import Reactor
+import Testing
+
+/// What is looked at eight bytes at a time must say the same as byte by byte.
+@Suite("Field text")
+struct FieldTextTests {
+    /// Every byte at every place of texts of every length up to 20.
+    static func everyByteEverywhere(_ body: ([UInt8]) -> Void) {
+        for length in 1...20 {
+            for place in 0..<length {
+                for byte in UInt8.min...UInt8.max {
+                    var text = [UInt8](repeating: 0x61, count: length)
+                    text[place] = byte
+                    body(text)
+                }
+            }
+        }
+    }
+
+    static let tokens = Set("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz".utf8)
+
+    @Test("a capital or a separator in a name is found wherever it stands")
+    func names() {
+        Self.everyByteEverywhere { name in
+            let isTaken = FieldText.identify(lowercase: name.span) != nil
+            #expect(isTaken == name.allSatisfy(Self.tokens.contains), "\(name)")
+        }
+    }
+
+    @Test("a control character in a value is found wherever it stands, a blank at its ends")
+    func values() {
+        Self.everyByteEverywhere { value in
+            let isGood =
+                value.allSatisfy { $0 >= 0x20 && $0 != 0x7F || $0 == 0x09 }
+                && ![value.first, value.last].contains(0x20) && ![value.first, value.last].contains(0x09)
+            let isTaken = FieldText.isValue(value.span)
+            #expect(isTaken == isGood, "\(value)")
+        }
+    }
+
+    @Test("an empty name is none, an empty value is one")
+    func empty() {
+        let nothing: [UInt8] = []
+        let identity = FieldText.identify(lowercase: nothing.span)
+        let isValue = FieldText.isValue(nothing.span)
+        #expect(identity == nil)
+        #expect(isValue)
+    }
+
+    @Test("only capitals change their case")
+    func lowercase() {
+        var block = Block.allocate(capacity: 32)
+        defer { block.deallocate() }
+        Self.everyByteEverywhere { text in
+            block.clear()
+            block.append(byte: 0x2A)
+            block.append(lowercasing: text.span)
+            let bytes = block.readable
+            let expected = [0x2A] + text.map { (65...90).contains($0) ? $0 + 32 : $0 }
+            #expect((0..<bytes.count).map { bytes[$0] } == expected)
+        }
+    }
+
+    @Test("a text that does not fit is left out whole")
+    func noRoom() {
+        var block = Block.allocate(capacity: 9)
+        defer { block.deallocate() }
+        block.append(lowercasing: Array("ABCDEFGHIJ".utf8).span)
+        #expect(block.isEmpty)
+        block.append(lowercasing: Array("ABCDEFGHI".utf8).span)
+        #expect(block.count == 9)
+    }
+}
+
+/// A head that has been written is read again with fewer checks, and must mean the same.
+@Suite("Heads of our own")
+struct WrittenHeadTests {
+    static let heads = [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n",
+        "HTTP/1.1 404 \r\nx: \r\nEmpty: \r\nVia: 1.1 gateway\r\nContent-Length: 0\r\n\r\nrest",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX: a: b\r\n\r\n5\r\nabcde\r\n",
+        "HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n", "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX_Y: z\r\nSet-Cookie: a=b; c\r\nDate: Tue, 24 Nov 2026 00:00:00 GMT\r\n\r\n",
+    ]
+
+    @Test("reading a written head says what parsing it says", arguments: heads, [Method.get, .head])
+    func same(_ text: String, _ method: Method) {
+        let bytes = Array(text.utf8)
+        let limits = HeadLimits(headBytes: 4_096, fields: 64, targetBytes: 0)
+        var parsed = ResponseHead()
+        var read = ResponseHead()
+        guard
+            case .complete(let count) = ResponseParser.parse(
+                bytes.span, method: method, limits: limits, into: &parsed)
+        else {
+            Issue.record("not a head: \(text)")
+            return
+        }
+        let end = ResponseParser.read(written: bytes.span, method: method, into: &read)
+        #expect(end == count)
+        let (status, expectedStatus) = (read.status, parsed.status)
+        #expect(status == expectedStatus)
+        let (framing, expectedFraming) = (read.framing, parsed.framing)
+        #expect(framing == expectedFraming)
+        let (upgrade, expectedUpgrade) = (read.upgrade, parsed.upgrade)
+        #expect(upgrade == expectedUpgrade)
+        let (isGRPC, expectedGRPC) = (read.isGRPC, parsed.isGRPC)
+        #expect(isGRPC == expectedGRPC)
+        let (fieldCount, expectedCount) = (read.fieldCount, parsed.fieldCount)
+        #expect(fieldCount == expectedCount)
+        for index in 0..<parsed.fieldCount {
+            let (one, other) = (read.field(index), parsed.field(index))
+            #expect(one.name == other.name)
+            #expect(one.value == other.value)
+            #expect(one.id.isHopByHop == other.id.isHopByHop)
+        }
+    }
+
+    @Test("a head that does not end is none", arguments: heads)
+    func cutShort(_ text: String) {
+        let bytes = Array(text.utf8)
+        var read = ResponseHead()
+        let whole = ResponseParser.read(written: bytes.span, method: .get, into: &read) ?? 0
+        for count in 0..<whole {
+            let cut = Array(bytes[..<count])
+            let end = ResponseParser.read(written: cut.span, method: .get, into: &read)
+            #expect(end == nil)
+        }
+    }
+}
