@@ -1,8 +1,8 @@
 /// A lease as it stands in Redis, for those who look on: one field of the hash `gateway:lease:{account}:60s`
 /// that stands beside the window `gateway:limit:{account}:60s`.
 ///
-/// Instants in windows and leases are on Redis's clock less the number in `gateway:clock`, which is there
-/// when that clock has been set while gateways ran.
+/// Instants in windows and leases are on Redis's clock less what `gateway:clock` holds, which is there when
+/// that clock has been set while gateways ran: see `StoreClock.Skew`.
 package struct HeldLease: Sendable, Equatable {
     /// The worker that holds it, as `<node>/<number>`; nodes are named as in `gateway:nodes`.
     package let holder: String

@@ -2,10 +2,40 @@
 // then a window would be let go early, or not for hours. So the store's time is known twice: as it says it
 // is, and as it must be by our monotonic clock since it last spoke. While both agree, what it says holds.
 // When they do not, its clock has been set: the difference is subtracted from then on, and time goes on as
-// if nothing had happened, within the time that one answer took.
+// if nothing had happened.
+//
+// By how much it was set is known only as well as one answer is quick, so the difference is kept as the two
+// ends between which it lies, and later answers draw them closer together. Until they meet, permits are
+// written down at the latest that the instant can be and let go by the earliest: a window is then longer by
+// what is not known, and never shorter. Each caller knows its own ends, and all of them hold the one
+// difference that there is, so that callers need not agree.
 
-/// Maps the monotonic clock of this machine to the clock of the store.
+/// Maps the monotonic clock of this machine to the clock of the store, without the jumps that it made.
 package struct StoreClock: Sendable {
+    /// By how much the store's clock has been set since gateways know it, in microseconds: between these.
+    package struct Skew: Sendable, Equatable, CustomStringConvertible {
+        package var low: Int64
+        package var high: Int64
+
+        package static let none = Skew(low: 0, high: 0)
+
+        package init(low: Int64, high: Int64) {
+            self.low = low
+            self.high = high
+        }
+
+        /// As it stands in Redis under `gateway:clock`: `<low>:<high>`.
+        ///
+        /// - Returns: nil for anything else.
+        package init?(_ text: String) {
+            let ends = text.split(separator: ":", omittingEmptySubsequences: false).map { Int64($0) }
+            guard ends.count == 2, let low = ends[0], let high = ends[1], low <= high else { return nil }
+            self.init(low: low, high: high)
+        }
+
+        package var description: String { "\(low):\(high)" }
+    }
+
     /// What a caller tells the store of the present instant.
     package struct Bounds: Sendable, Equatable {
         /// Not before this; 0 when nothing is known.
@@ -29,13 +59,24 @@ package struct StoreClock: Sendable {
     /// Answers and instants are whole microseconds, and drift is rounded.
     private static let toleranceMicroseconds: Int64 = 1_000
 
-    /// The store's time lay between these at `answered` and at `asked`, on our clock.
+    /// What is subtracted from what the store says.
+    package private(set) var skew: Skew
+
+    /// The store's time was not before `low` at `answered`, and not after `high` at `asked`, on our clock.
+    /// The two may stem from different answers: each from the one that says most.
     private var low: Int64 = 0
     private var high: Int64 = 0
     private var asked: Int64 = 0
     private var answered: Int64 = 0
+    /// What the last answer said, at the earliest, and when it came.
+    private var recent: Int64 = 0
+    private var recentlyAnswered: Int64 = 0
+    /// When it was noticed last that the clock had been set. Of a question that was asked before it is not
+    /// known which clock has answered it.
+    private var noticed = Int64.min
 
-    package init() {}
+    /// - Parameter skew: what others have found out.
+    package init(skew: Skew = .none) { self.skew = skew }
 
     /// Whether the store has ever told its time.
     package var isKnown: Bool { low > 0 }
@@ -57,44 +98,55 @@ package struct StoreClock: Sendable {
     /// The last instant of ours at which the store's time is surely before `instant`.
     package func surelyBefore(_ instant: Int64) -> Int64 {
         let left = instant &- high
-        return asked &+ left &- left / Self.driftParts &- 1
+        return asked &+ left &- abs(left) / (Self.driftParts - 1) &- 1
     }
 
     /// When the store's time has reached `instant`, on our clock: late rather than early, by the time that
     /// its last answer took.
-    package func local(_ instant: Int64) -> Int64 { answered &+ (instant &- low) }
+    package func local(_ instant: Int64) -> Int64 { recentlyAnswered &+ (instant &- recent) }
 
     /// - Parameter slack: microseconds after which the caller no longer takes the answer.
     package func bounds(_ now: Int64, slack: Int64) -> Bounds {
         guard isKnown else { return Bounds(low: 0, middle: 0, high: 0) }
         let latest = latest(now)
         return Bounds(
-            low: earliest(now), middle: latest &+ Self.promptMicroseconds, high: latest &+ slack)
+            low: earliest(now) &- Self.toleranceMicroseconds, middle: latest &+ Self.promptMicroseconds,
+            high: latest &+ slack)
     }
 
-    /// The store has told its time, less the skew known so far.
+    /// The store has told its time.
     ///
     /// - Parameters:
+    ///   - told: as it says itself.
     ///   - asked: before the question was sent, on our clock.
     ///   - answered: after the answer came.
     /// - Returns: by how much its clock has been set since it last spoke; 0 as long as it runs by itself.
-    package mutating func observe(_ time: Int64, asked: Int64, answered: Int64) -> Int64 {
+    package mutating func observe(_ told: Int64, asked: Int64, answered: Int64) -> Int64 {
         guard isKnown else {
-            (low, high) = (time, time)
+            (low, high) = (told &- skew.high, told &- skew.low)
             (self.asked, self.answered) = (asked, answered)
+            (recent, recentlyAnswered) = (low, answered)
             return 0
         }
+        guard asked >= noticed else { return 0 }
         let earliest = earliest(asked)
         let latest = latest(answered)
+        let found = Skew(low: told &- latest, high: told &- earliest)
         var step: Int64 = 0
-        if time < earliest &- Self.toleranceMicroseconds || time > latest &+ Self.toleranceMicroseconds {
-            // What it says from now on is taken for the latest that it can be: written down late, not early.
-            step = time &- latest
-            (low, high) = (earliest, latest)
-        } else {
-            (low, high) = (time, time)
+        if found.high < skew.low &- Self.toleranceMicroseconds
+            || found.low > skew.high &+ Self.toleranceMicroseconds
+        {
+            step = found.low &- skew.low
+            skew = found
+            noticed = answered
+        } else if skew.low < skew.high {
+            let both = Skew(low: max(skew.low, found.low), high: min(skew.high, found.high))
+            if both.low <= both.high { skew = both }
         }
-        (self.asked, self.answered) = (asked, answered)
+        (recent, recentlyAnswered) = (told &- skew.high, answered)
+        if recent >= self.earliest(answered) { (low, self.answered) = (recent, answered) }
+        let last = told &- skew.low
+        if last <= self.latest(asked) { (high, self.asked) = (last, asked) }
         return step
     }
 }

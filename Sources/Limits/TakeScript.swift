@@ -4,7 +4,8 @@
 //          the list again where nobody is given leases
 // ARGV     lo, mid, hi             what the caller knows of the instant, in microseconds of Redis time; lo 0
 //                                  is nothing, see StoreClock
-//          skew                    by how much Redis's clock is known to have been set forward
+//          skew                    by how much Redis's clock is known to have been set forward: at least, and
+//                                  at most
 //          me, id                  the caller, and the number of this call, above those of all before it
 //          share                   callers that may hold leases at the same time
 //          channel                 where leases are called back
@@ -16,7 +17,7 @@
 //                                            lease, and how many what was spent without asking Redis
 //                                  j + u times: instant, permits; each group in order of time
 //          and for its windows     N, W      permits, and length in microseconds
-// Reply    now, raw                the instant that was used, and Redis's clock less the skew
+// Reply    now, raw                the instant at which permits were written down, and Redis's own clock
 //          then for each item      a         how many of the m requests are granted, the first ones
 //                                  f         first instant at which one more request fits; 0: now, or never
 //                                  x         permits that others hold as leases: a refusal may be premature
@@ -41,7 +42,8 @@
 // its holder is older than the holder's next call and is dropped, for nobody has spent of it.
 //
 // Refused requests leave no trace, so a caller that hammers recovers as soon as its oldest permit leaves. The
-// time to live is set with every grant: set once, a list in steady use would vanish and the limit with it.
+// time to live is set with every grant: set once, a list in steady use would vanish and the limit with it. It
+// ends by Redis's clock, also when that is set, so it is a day longer than the window.
 // Numbers are passed as numbers or formatted with %.0f: Lua's own conversion keeps 14 digits, and instants
 // have 16.
 
@@ -54,6 +56,10 @@ package enum TakeScript {
     /// How long after its end a lease's report is still awaited, in microseconds. Until then it counts in
     /// full, afterwards it is written down in full.
     package static let graceMicroseconds: Int64 = 200_000
+
+    /// How much longer than its window a list of permits is kept: Redis's clock may be set forward by this
+    /// much, and no window is lost.
+    package static let keptMicroseconds: Int64 = 86_400_000_000
 
     /// The channel on which leases are called back. A message is the name of a lease's key.
     package static func recallChannel(prefix: String) -> String { prefix + "recall" }
@@ -70,18 +76,19 @@ package enum TakeScript {
     package static let source = #"""
         local t = redis.call('TIME')
         local lo, mid, hi = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-        local raw = t[1] * 1000000 + t[2] - tonumber(ARGV[4])
-        -- Permits are written down at `now`, never too early, and let go by `low`, never too late.
-        local now, low = raw, raw
+        local raw = t[1] * 1000000 + t[2]
+        -- Permits are written down at `now`, not before the true instant, and let go by `low`, not after it.
+        local now, low = raw - tonumber(ARGV[4]), raw - tonumber(ARGV[5])
         if lo > 0 then
-          if raw < lo or raw > hi then
+          if now < lo or low > hi then
             now, low = hi, lo
-          elseif raw > mid then
-            low = mid
+          elseif low < lo or low > mid then
+            low = lo
           end
         end
-        local me, id, share = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
-        local out, p, q = {now, raw}, 9, 1
+        local me, id, share = ARGV[6], tonumber(ARGV[7]), tonumber(ARGV[8])
+        local out, p, q = {now, raw}, 10, 1
+        local function keep(W) return math.ceil((W + \#(keptMicroseconds)) / 1000) end
         local function split(s)
           local at = string.find(s, ':', 1, true)
           return string.sub(s, 1, at - 1), tonumber(string.sub(s, at + 1))
@@ -141,7 +148,7 @@ package enum TakeScript {
             at, n = x, n + 1
           end
           redis.call('RPUSH', key, string.format('%.0f:%.0f', at, n))
-          redis.call('PEXPIRE', key, math.ceil(W / 1000) + 1000)
+          redis.call('PEXPIRE', key, keep(W))
         end
         local function spend(key, n, used, runs, grain)
           if not runs then
@@ -318,7 +325,7 @@ package enum TakeScript {
             if #due > 0 then
               table.sort(due, earlier)
               listed[i] = listed[i] + insert(key, due, listed[i], runs[i], grain)
-              redis.call('PEXPIRE', key, math.ceil(W / 1000) + 1000)
+              redis.call('PEXPIRE', key, keep(W))
             end
             if others > x then x = others end
             local room = math.floor((N - listed[i] - leased[i]) / c)
@@ -346,11 +353,11 @@ package enum TakeScript {
             if a > 0 then
               spend(key, a * c, listed[i], runs[i], math.max(1, math.floor(W / 4096)))
               listed[i] = listed[i] + a * c
-              redis.call('PEXPIRE', key, math.ceil(W / 1000) + 1000)
+              redis.call('PEXPIRE', key, keep(W))
             end
             if g > 0 then
               redis.call('HSET', lease, me, string.format('%.0f:%.0f:%.0f', g, now + l, id))
-              redis.call('PEXPIRE', lease, math.ceil((W + l + \#(graceMicroseconds)) / 1000) + 1000)
+              redis.call('PEXPIRE', lease, keep(W))
             end
             local used = listed[i] + leased[i]
             local oldest = listed[i] > 0 and nth(key, 1, runs[i])
@@ -363,7 +370,7 @@ package enum TakeScript {
             out[#out + 1] = N - used - g
             out[#out + 1] = oldest and oldest + W + 1 or 0
           end
-          if a < m and x > 0 and not never then redis.pcall('PUBLISH', ARGV[8], KEYS[q + 1]) end
+          if a < m and x > 0 and not never then redis.pcall('PUBLISH', ARGV[9], KEYS[q + 1]) end
           p, q = b + 2 + 2 * k, q + 2 * k
         end
         return out

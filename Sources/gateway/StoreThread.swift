@@ -21,7 +21,7 @@ final class StoreThread: @unchecked Sendable {
     private let node: String
     private var threads: [ThreadHandle] = []
     /// What Redis has been told of its clock.
-    private var toldSkew: Int64 = 0
+    private var toldSkew = StoreClock.Skew.none
 
     init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
         self.server = server
@@ -39,7 +39,9 @@ final class StoreThread: @unchecked Sendable {
 
     /// The masters of a store that has several servers are asked for once before the workers start.
     func start() throws(ServerProblem) {
-        adoptClock()
+        if let options, let client = try? RedisClient(options, timeoutMilliseconds: 500) {
+            try? adoptClock(client)
+        }
         do {
             if let options, options.isFollowing {
                 let watch = StoreWatch(options, server)
@@ -74,7 +76,9 @@ final class StoreThread: @unchecked Sendable {
         while !isStopping {
             for exposed in server.shared.takeExposures() { handle(exposed) }
             let now = MonotonicClock.nowMicroseconds()
-            if let options, now - lastBeat >= Int64(Self.beatMilliseconds) * 900 {
+            let isDue = now - lastBeat >= Int64(Self.beatMilliseconds) * 900
+            let isNews = hasOneClock && (!clock.isKnown || clock.skew != toldSkew)
+            if let options, isDue || isNews {
                 lastBeat = now
                 do {
                     let current = try client ?? connect(options)
@@ -84,9 +88,10 @@ final class StoreThread: @unchecked Sendable {
                     client = nil
                 }
             }
+            // Until Redis has told its time the workers wait for it.
             Readiness.wait(
                 server.shared.exposures.wakeup.descriptor, stopping.descriptor,
-                timeoutMilliseconds: Self.beatMilliseconds)
+                timeoutMilliseconds: hasOneClock && !clock.isKnown ? 100 : Self.beatMilliseconds)
         }
         if let client { _ = try? client.command(["ZREM", nodes, node]) }
     }
@@ -94,31 +99,59 @@ final class StoreThread: @unchecked Sendable {
     /// A Redis that is new to us is asked for its settings, be it after an outage or a failover.
     private func connect(_ options: StoreOptions) throws(RedisError) -> RedisClient {
         let client = try RedisClient(options, timeoutMilliseconds: 1_000)
+        try adoptClock(client)
         for warning in StoreCheck.warnings(client) { server.shared.report(.warning, warning, every: 3_600) }
         return client
     }
 
     private var nodes: String { configuration.store.prefix + "nodes" }
 
-    private var clock: String { configuration.store.prefix + "clock" }
+    private var clockName: String { configuration.store.prefix + "clock" }
+
+    private var clock: StoreClock { server.shared.storeClock.current }
+
+    /// Masters of a cluster have a clock each; the workers follow them by themselves.
+    private var hasOneClock: Bool {
+        if case .cluster = options?.transport { return false }
+        return options != nil
+    }
 
     /// Other gateways may know that Redis's clock has been set: windows go on by the old one.
-    private func adoptClock() {
-        guard let options, let client = try? RedisClient(options, timeoutMilliseconds: 500),
-            let text = (try? client.command(["GET", clock]))?.text, let skew = Int64(text)
-        else { return }
-        server.shared.storeSkewMicroseconds = skew
-        toldSkew = skew
+    private func adoptClock(_ client: RedisClient) throws(RedisError) {
+        guard hasOneClock, !clock.isKnown else { return }
+        if let skew = try client.command(["GET", clockName]).text.flatMap({ StoreClock.Skew($0) }) {
+            server.shared.storeClock.adopt(skew)
+            toldSkew = skew
+        }
+        _ = try time(client)
+    }
+
+    /// Redis's time in seconds, without the jumps that it made.
+    private func time(_ client: RedisClient) throws(RedisError) -> Int64 {
+        let asked = MonotonicClock.nowMicroseconds()
+        guard let parts = try client.command(["TIME"]).elements, parts.count == 2,
+            let seconds = parts[0].text.flatMap({ Int64($0) }),
+            let rest = parts[1].text.flatMap({ Int64($0) })
+        else { throw .protocolViolation("the answer to TIME is no time") }
+        guard hasOneClock else { return seconds }
+        let told = seconds * 1_000_000 + rest
+        let (clock, step) = server.shared.storeClock.observe(
+            told, asked: asked, answered: MonotonicClock.nowMicroseconds())
+        if step != 0 {
+            server.shared.report(
+                .error,
+                "store: Redis's clock has been set by \(step / 1_000) ms; limits go on as if it had not",
+                every: 10)
+        }
+        return (told - clock.skew.low) / 1_000_000
     }
 
     /// On Redis's clock: those of the nodes need not agree.
     private func beat(_ client: RedisClient) throws(RedisError) {
-        guard let now = try client.command(["TIME"]).elements?.first?.text.flatMap({ Int64($0) }) else {
-            throw .protocolViolation("the answer to TIME is no time")
-        }
-        let skew = server.shared.storeSkewMicroseconds
+        let now = try time(client)
+        let skew = clock.skew
         if skew != toldSkew {
-            _ = try client.command(["SET", clock, "\(skew)"])
+            _ = try client.command(["SET", clockName, "\(skew)"])
             toldSkew = skew
         }
         let values = try client.pipeline([

@@ -409,8 +409,9 @@ def one_command_a_call(bench, accounts, seconds, rate):
     path = os.path.join(os.path.dirname(__file__), "../../Sources/Limits/TakeScript.swift")
     with open(path) as file:
         source = file.read().split('source = #"""')[1].split('"""#')[0]
-    name = redis.command("SCRIPT", "LOAD", source.replace("\\#(graceMicroseconds)", "200000"))
-    arguments = [0, 0, 0, 0, "me", 1, 1, "recall", 1, 1, 1, -1, 0, 0, 0, 0, 1000000, 60000000]
+    name = redis.command("SCRIPT", "LOAD", source.replace("\\#(graceMicroseconds)", "200000")
+                         .replace("\\#(keptMicroseconds)", "86400000000"))
+    arguments = [0, 0, 0, 0, 0, "me", 1, 1, "recall", 1, 1, 1, -1, 0, 0, 0, 0, 1000000, 60000000]
     cpu, start, calls = redis.cpu(), time.monotonic(), 0
     while (due := start + calls / rate) < start + seconds:
         time.sleep(max(0.0, due - time.monotonic()))

@@ -87,7 +87,7 @@ struct ScriptCall {
 
     var arguments: String {
         var keys: [String] = []
-        var words = ["\(bounds.low)", "\(bounds.high)", "\(bounds.high)", "0"]
+        var words = ["\(bounds.low)", "\(bounds.high)", "\(bounds.high)", "0", "0"]
         words += [caller, "\(number)", "\(share)", "recall"]
         for item in items {
             let lease = item.lease

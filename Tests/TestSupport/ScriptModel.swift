@@ -26,7 +26,7 @@ package struct ScriptModel {
 
     package struct Call {
         package var bounds = StoreClock.Bounds(low: 0, middle: 0, high: 0)
-        package var skew: Int64 = 0
+        package var skew = StoreClock.Skew.none
         package var caller: String
         package var number: Int64
         package var share: Int64
@@ -80,17 +80,16 @@ package struct ScriptModel {
 
     /// - Parameter clock: Redis's, in microseconds.
     package mutating func execute(_ call: Call, clock: Int64) -> Reply {
-        let raw = clock - call.skew
-        var (now, low) = (raw, raw)
+        var (now, low) = (clock - call.skew.low, clock - call.skew.high)
         if call.bounds.low > 0 {
-            if raw < call.bounds.low || raw > call.bounds.high {
+            if now < call.bounds.low || low > call.bounds.high {
                 (now, low) = (call.bounds.high, call.bounds.low)
-            } else if raw > call.bounds.middle {
-                low = call.bounds.middle
+            } else if low < call.bounds.low || low > call.bounds.middle {
+                low = call.bounds.low
             }
         }
         let answers = call.items.map { decide($0, call, now, low) }
-        return Reply(now: now, raw: raw, answers: answers)
+        return Reply(now: now, raw: clock, answers: answers)
     }
 
     private mutating func decide(_ item: Item, _ call: Call, _ now: Int64, _ low: Int64) -> Answer {

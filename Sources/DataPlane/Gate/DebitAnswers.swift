@@ -23,10 +23,19 @@ extension Worker {
             return
         }
         noteTime(reply.element(1).integer, command, lane, answeredMicroseconds)
+        // Redis has reckoned that the answer would be here by now, and may have written down too early what
+        // it grants: as good as no answer.
+        let isReckoned = reply.element(0).integer != reply.element(1).integer &- command.skew
+        let isLate = answeredMicroseconds - command.sentMicroseconds > rows.storeTimeoutMicroseconds
         var position = 2
         for _ in 0..<command.number {
             guard let index = lane.state.value.debits.removeFirst() else { return }
             let account = account(at: Int(index))
+            if isReckoned, isLate {
+                position += 5 + 2 * account.value.debitedPlan.count
+                decideWithoutStore(Int(index))
+                continue
+            }
             let count = 5 + 2 * account.value.debitedPlan.count
             guard reply.count >= position + count else {
                 shared.report(.error, "store: the script answered something else", every: 60)
@@ -41,12 +50,17 @@ extension Worker {
     private func noteTime(
         _ time: Int64, _ command: PendingCommand, _ lane: StoreLane, _ answered: Int64
     ) {
-        let corrected = time &+ command.skew &- lane.state.value.skew
-        let step = lane.state.value.clock.observe(
-            corrected, asked: command.sentMicroseconds, answered: answered)
+        var step: Int64 = 0
+        if isCluster {
+            step = lane.state.value.clock.observe(time, asked: command.sentMicroseconds, answered: answered)
+        } else {
+            (lane.state.value.clock, step) = shared.storeClock.observe(
+                time, asked: command.sentMicroseconds, answered: answered)
+        }
         guard step != 0 else { return }
-        lane.state.value.skew &+= step
-        if !isCluster { shared.storeSkewMicroseconds = lane.state.value.skew }
+        if step > TakeScript.keptMicroseconds { shared.generations.noteLoss() }
+        // Whoever joins now has to know.
+        shared.exposures.wakeup.signal()
         shared.report(
             .error, "store: Redis's clock has been set by \(step / 1_000) ms; limits go on as if it had not",
             every: 10)
@@ -69,6 +83,7 @@ extension Worker {
             decision.resetMicroseconds[index] = reset == 0 ? 0 : clock.local(reset)
         }
         decision.retryMicroseconds = retry == 0 ? 0 : clock.local(retry)
+        noteHeld(account, decision, hasSpent: permitted > 0, answered)
         let base = decision
         let granted = writeDown(account, permitted, &decision, answered)
         noteLease(

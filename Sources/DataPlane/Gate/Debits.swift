@@ -108,7 +108,7 @@ extension Worker {
         let now = MonotonicClock.nowMicroseconds()
         store.value.calls += 1
         var writer = ByteWriter(connection.output)
-        CommandWriter.begin(11 + 4 * windows + 8 * range.count + 2 * pairs, into: &writer)
+        CommandWriter.begin(12 + 4 * windows + 8 * range.count + 2 * pairs, into: &writer)
         CommandWriter.append("EVALSHA", into: &writer)
         CommandWriter.append(connection.scriptName.readable, into: &writer)
         CommandWriter.append(Int64(2 * windows), into: &writer)
@@ -124,11 +124,14 @@ extension Worker {
             }
         }
         let slack = rows.storeTimeoutMicroseconds
+        if !isCluster { lane.state.value.clock = shared.storeClock.current }
         let bounds = lane.state.value.clock.bounds(now, slack: slack)
+        let skew = lane.state.value.clock.skew
         CommandWriter.append(bounds.low, into: &writer)
         CommandWriter.append(bounds.middle, into: &writer)
         CommandWriter.append(bounds.high, into: &writer)
-        CommandWriter.append(lane.state.value.skew, into: &writer)
+        CommandWriter.append(skew.low, into: &writer)
+        CommandWriter.append(skew.high, into: &writer)
         CommandWriter.append(holderName.readable, into: &writer)
         CommandWriter.append(store.value.calls, into: &writer)
         CommandWriter.append(Int64(shared.liveNodes * rows.workers), into: &writer)
@@ -142,7 +145,7 @@ extension Worker {
         lane.state.value.pending.append(
             PendingCommand(
                 kind: .take, number: Int32(range.count), sentMicroseconds: now,
-                skew: lane.state.value.skew, call: store.value.calls))
+                skew: skew.low, call: store.value.calls))
     }
 
     private func writeItem(_ account: Slot<Account>, _ lane: StoreLane, into writer: inout ByteWriter) {
@@ -189,6 +192,7 @@ extension Worker {
 
     /// Moves the calls at the front that share plan and cost into the debit, and decides about the lease.
     private func gatherDebit(_ account: Slot<Account>) {
+        let before = account.value.debitedPlan
         account.value.debitedPlan = LimitPlan([])
         account.value.debitedCost = 1
         // What is owed belongs to the windows that it was taken from, and comes first.
@@ -213,6 +217,8 @@ extension Worker {
             _ = addWaiter(reference, to: &account.value.debited)
         }
         if account.value.debited.count == 0 { account.value.debitedCost = 1 }
+        // Nobody waits: what no longer counts in the windows of the last debit is dropped.
+        if account.value.debitedPlan.count == 0 { account.value.debitedPlan = before }
         prepareLease(account)
     }
 

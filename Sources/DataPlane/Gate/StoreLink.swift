@@ -20,7 +20,6 @@ extension Worker {
     func startStore() {
         guard let firstLane else { return }
         store.value.lanes = [firstLane]
-        firstLane.state.value.skew = isCluster ? 0 : shared.storeSkewMicroseconds
         if ways.isFollowing {
             if let topology = shared.storeTopology { adopt(topology) }
         } else {
@@ -34,6 +33,12 @@ extension Worker {
 
     func connect(_ lane: StoreLane) {
         lane.state.value.attemptMicroseconds = state.value.nowMicroseconds
+        // Other gateways may know that Redis's clock has been set; before that is known nothing is decided.
+        guard isCluster || shared.storeClock.current.isKnown else {
+            lane.state.value.isFresh = false
+            scheduleAttempt(lane, "the store's clock has not been read")
+            return
+        }
         switch plan.configuration.store.endpoint {
         case .unixSocket(let path): lane.connection.connect(toUnixPath: path)
         default:
@@ -85,6 +90,7 @@ extension Worker {
     func storeTick() {
         guard let firstLane else { return }
         leaseTick()
+        tidyTick()
         guard isCluster else {
             tick(firstLane)
             return

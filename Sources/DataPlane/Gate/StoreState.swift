@@ -65,6 +65,10 @@ struct Account {
     /// Whether it stands in `StoreState.leased`, which then holds it.
     var isKept = false
     var demand = Demand()
+    /// When its permits in Redis have stopped counting, unless more are spent; 0 when it holds none.
+    var tidyAtMicroseconds: Int64 = 0
+    /// Whether it stands in `StoreState.toTidy`, which then holds it.
+    var isToTidy = false
     /// Refusals that were put off because others hold leases, and until when.
     var delays: Int32 = 0
     var delayedUntilMicroseconds: Int64 = 0
@@ -83,7 +87,7 @@ struct PendingCommand {
     /// The look-up's number, or how many items the debit has.
     var number: Int32 = 0
     var sentMicroseconds: Int64 = 0
-    /// What was subtracted from Redis's clock.
+    /// What was subtracted from Redis's clock where permits are written down.
     var skew: Int64 = 0
     /// Number of a call of the script.
     var call: Int64 = 0
@@ -142,8 +146,6 @@ struct StoreLaneState {
     var master: StoreTopology.Master?
     var breaker = StoreBreaker()
     var clock = StoreClock()
-    /// By how much Redis's clock has been set since we know it.
-    var skew: Int64 = 0
 }
 
 /// One connection to Redis and what is asked on it: the only one, or that to one master of a cluster.
@@ -246,6 +248,11 @@ struct StoreState {
     var nextLeaseTickMicroseconds: Int64 = 0
     /// Accounts whose callers wait for leases of others to come back.
     var delayed: [Int32] = []
+    /// Accounts that have permits in Redis, in no order, where the walk over them has come, and when the next
+    /// one begins.
+    var toTidy: [Int32] = []
+    var tidyPosition = 0
+    var nextTidyMicroseconds: Int64 = 0
     /// Accounts by the hash of their names.
     var accounts: [Fingerprint: Int32] = [:]
     /// Every lane; the first is the worker's `lane`. None ever goes away: a lane at rest is used again.

@@ -47,6 +47,8 @@ enum HardLimits {
     static let parkedCalls = 16_384
     /// Accounts that one worker follows at once.
     static let accounts = 262_144
+    /// Those among them that are followed after their last call until their permits no longer count.
+    static let tidiedAccounts = 131_072
     /// Commands under way on the only connection to Redis, and debits that they hold.
     static let storeCommands = 8_192
     static let storeDebits = 65_536

@@ -67,7 +67,7 @@ package final class SharedState: Sendable {
     private let sentSpans = Atomic<UInt64>(0)
     private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
-    private let storeSkew = Atomic<Int64>(0)
+    package let storeClock = SharedStoreClock()
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
     let generations = StoreGenerations()
     private let topologyCell = Mutex<StoreTopology?>(nil)
@@ -172,13 +172,6 @@ package final class SharedState: Sendable {
     package var liveNodes: Int {
         get { max(1, liveNodeCount.load(ordering: .relaxed)) }
         set { liveNodeCount.store(newValue, ordering: .relaxed) }
-    }
-
-    /// By how much the store's clock is known to have been set, in microseconds: subtracted from what it
-    /// says.
-    package var storeSkewMicroseconds: Int64 {
-        get { storeSkew.load(ordering: .relaxed) }
-        set { storeSkew.store(newValue, ordering: .relaxed) }
     }
 
     /// The latest instant, on the monotonic clock in microseconds, up to which every change of a key is known

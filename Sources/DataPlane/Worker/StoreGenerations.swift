@@ -55,10 +55,13 @@ final class StoreGenerations: Sendable {
             }
             return isSuccessor && state.counted.insert(history.identifier).inserted
         }
-        if isLoss {
-            latest.store(MonotonicClock.nowMicroseconds(), ordering: .releasing)
-            count.add(1, ordering: .acquiringAndReleasing)
-        }
+        if isLoss { noteLoss() }
         return isLoss
+    }
+
+    /// Writes have been lost.
+    func noteLoss() {
+        latest.store(MonotonicClock.nowMicroseconds(), ordering: .releasing)
+        count.add(1, ordering: .acquiringAndReleasing)
     }
 }
