@@ -11,12 +11,22 @@ package struct WindowUse: Sendable, Equatable {
     package var used: Int64
     /// Permits that gateways hold on lease: they count until it is told what was spent of them.
     package var leased: Int64
+    /// The same by gateway, as named in `gateway:nodes`, and the microseconds until the last lease ends; in
+    /// order of names.
+    package var holders: [Holder] = []
     /// Microseconds until the next permit is free again; nil when none is taken.
     package var nextPermitInMicroseconds: Int64?
     /// Microseconds until the call that was asked for fits, 0 when it fits now; nil when it never does.
     package var fitsInMicroseconds: Int64?
     /// Permits by part of the window, the oldest first; the last part ends now.
     package var course: [Int64]
+
+    /// A gateway that holds permits on lease.
+    package struct Holder: Sendable, Equatable {
+        package var node: String
+        package var permits: Int64
+        package var endsInMicroseconds: Int64
+    }
 
     /// Parts of a window in `course`.
     package static let courseParts = 64
@@ -120,22 +130,22 @@ extension KeyStore {
         // The clock of the Redis that holds the windows, wherever that is.
         let time = ["EVAL", "return redis.call('TIME')", "1", "\(prefix)limit:\(names[0])"]
         let replies = try runAll(
-            [time] + names.map { ["LRANGE", "\(prefix)limit:\($0)", "0", "-1"] }
-                + names.map { ["HVALS", "\(prefix)lease:\($0)"] })
+            [time] + names.map { ["LRANGE", "\(prefix)limit:\($0)", "0", "-1"] } + [
+                ["GET", "\(prefix)clock"]
+            ])
+        // Windows go by the clock as it was before it was set.
+        let skew = replies[1 + names.count].text.flatMap { StoreClock.Skew($0) } ?? .none
         guard let time = replies[0].elements, time.count == 2,
             let seconds = time[0].text.flatMap({ Int64($0) }),
             let part = time[1].text.flatMap({ Int64($0) })
         else { throw .unavailable("the store answered TIME with something else") }
-        let now = seconds * 1_000_000 + part
+        let now = seconds * 1_000_000 + part - skew.high
         var result: [WindowUse] = []
         for (index, window) in limits.windows.enumerated() {
-            guard let entries = replies[1 + index].elements,
-                let leases = replies[1 + names.count + index].elements
-            else { throw .unavailable("a window of the account cannot be read") }
-            result.append(
-                WindowUse(
-                    window, entries.compactMap(\.text), leases: leases.compactMap(\.text), cost: cost,
-                    nowMicroseconds: now))
+            guard let entries = replies[1 + index].elements else {
+                throw .unavailable("a window of the account cannot be read")
+            }
+            result.append(WindowUse(window, entries.compactMap(\.text), cost: cost, nowMicroseconds: now))
         }
         return result
     }
@@ -155,8 +165,21 @@ extension WindowUse {
             "\"used\":\(used)", "\"leased\":\(leased)", "\"remaining\":\(remaining)",
         ]
         if let next = nextPermitInMicroseconds { members.append("\"next_permit_in\":\(Self.seconds(next))") }
+        let leases = holders.map { holder in
+            "{\"node\":\(KeyJSON.string(holder.node)),\"permits\":\(holder.permits),"
+                + "\"ends_in\":\(Self.seconds(holder.endsInMicroseconds))}"
+        }
+        members.append("\"leases\":[\(leases.joined(separator: ","))]")
         members.append("\"course\":[\(course.map(String.init).joined(separator: ","))]")
         return "{" + members.joined(separator: ",") + "}"
+    }
+
+    private static func holders(_ leases: [HeldLease], _ now: Int64) -> [Holder] {
+        Dictionary(grouping: leases, by: \.node).map { node, leases in
+            Holder(
+                node: node, permits: leases.reduce(0) { $0 + $1.permits },
+                endsInMicroseconds: max(0, (leases.map(\.endMicroseconds).max() ?? now) - now))
+        }.sorted { $0.node < $1.node }
     }
 
     private static func seconds(_ microseconds: Int64) -> String {
@@ -169,11 +192,9 @@ extension WindowUse {
     /// Reads a window as the limiter keeps it.
     ///
     /// - Parameters:
-    ///   - entries: instants, or after a head `r:<permits>` runs `<instant>:<permits>`; the oldest first.
-    ///   - leases: each `<permits>:<end>:<call>`; it is written down in full at its end at the latest.
-    init(
-        _ window: Window, _ entries: [String], leases: [String], cost: Int64, nowMicroseconds now: Int64
-    ) {
+    ///   - entries: instants, or after a head, which tells of leases, runs `<instant>:<permits>`; the oldest
+    ///     first. A lease is written down in full at its end at the latest.
+    init(_ window: Window, _ entries: [String], cost: Int64, nowMicroseconds now: Int64) {
         let horizon = now - window.lengthMicroseconds
         let isRuns = entries.first?.hasPrefix("r:") ?? false
         var runs: [(instant: Int64, permits: Int64)] = []
@@ -183,12 +204,8 @@ extension WindowUse {
             runs.append((instant, isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1))
         }
         func wait(until instant: Int64) -> Int64 { max(0, instant + window.lengthMicroseconds + 1 - now) }
-        var held: [(instant: Int64, permits: Int64)] = []
-        for lease in leases {
-            let parts = lease.split(separator: ":").map { Int64($0) ?? 0 }
-            guard parts.count == 3, parts[1] >= horizon else { continue }
-            held.append((parts[1], parts[0]))
-        }
+        let leases = HeldLease.held(inHead: entries.first ?? "").filter { $0.endMicroseconds >= horizon }
+        let held = leases.map { (instant: $0.endMicroseconds, permits: $0.permits) }
         let leased = held.reduce(0) { $0 + $1.permits }
         let used = runs.reduce(leased) { $0 + $1.permits }
         var fits: Int64? = cost > window.limit ? nil : 0
@@ -203,7 +220,7 @@ extension WindowUse {
             course[max(0, min(Self.courseParts - 1, Int(part)))] += run.permits
         }
         self.init(
-            window: window, used: used, leased: leased,
+            window: window, used: used, leased: leased, holders: Self.holders(leases, now),
             nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
             fitsInMicroseconds: fits, course: course)
     }

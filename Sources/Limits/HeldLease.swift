@@ -1,5 +1,5 @@
-/// A lease as it stands in Redis, for those who look on: one field of the hash `gateway:lease:{account}:60s`
-/// that stands beside the window `gateway:limit:{account}:60s`.
+/// A lease as it stands in Redis, for those who look on: in the head of the window's list, beside what other
+/// workers hold.
 ///
 /// Instants in windows and leases are on Redis's clock less what `gateway:clock` holds, which is there when
 /// that clock has been set while gateways ran: see `StoreClock.Skew`.
@@ -12,18 +12,25 @@ package struct HeldLease: Sendable, Equatable {
     /// instant.
     package let endMicroseconds: Int64
 
-    /// - Parameters:
-    ///   - holder: the field's name.
-    ///   - value: `<permits>:<end>:<call>`.
+    /// Reads `<holder>=<permits>:<end>:<call>`.
+    ///
     /// - Returns: nil for anything else.
-    package init?(holder: String, value: String) {
-        let parts = value.split(separator: ":", omittingEmptySubsequences: false).map { Int64($0) }
+    package init?(_ text: Substring) {
+        let halves = text.split(separator: "=", omittingEmptySubsequences: false)
+        guard halves.count == 2, !halves[0].isEmpty else { return nil }
+        let parts = halves[1].split(separator: ":", omittingEmptySubsequences: false).map { Int64($0) }
         guard parts.count == 3, let permits = parts[0], let end = parts[1], parts[2] != nil,
             permits >= 0, end >= 0
         else { return nil }
-        self.holder = holder
+        holder = String(halves[0])
         self.permits = permits
         endMicroseconds = end
+    }
+
+    /// The leases that a window's first element tells of; none when it is an instant.
+    package static func held(inHead head: String) -> [HeldLease] {
+        guard head.hasPrefix("r:") else { return [] }
+        return head.split(separator: ";").dropFirst().compactMap { HeldLease($0) }
     }
 
     /// The gateway that holds it.

@@ -11,6 +11,8 @@
 package struct SpentLog: Sendable {
     /// Most entries: a report has to fit into a call for many accounts.
     package static let capacity = 24
+    /// Most entries of what a store is told that has lost writes.
+    package static let lostMax = 48
 
     package struct Entry: Sendable, Equatable {
         /// On our monotonic clock, microseconds.
@@ -24,6 +26,13 @@ package struct SpentLog: Sendable {
     package init() {}
 
     package subscript(index: Int) -> Entry { entries[index] }
+
+    /// Entries later than that.
+    package func count(after instant: Int64) -> Int {
+        var later = 0
+        for index in 0..<count where entries[index].at > instant { later += 1 }
+        return later
+    }
 
     /// - Parameter now: not before any earlier one.
     package mutating func add(_ permits: Int64, at now: Int64, grain: Int64) {
@@ -64,9 +73,6 @@ package struct Lease: Sendable {
 
     /// Whether the store has to hear of it.
     package var isOwing: Bool { isOpen || unasked.count > 0 }
-
-    /// Entries of the report that is due.
-    package var reportCount: Int { (isOpen ? spent.count : 0) + unasked.count }
 
     /// How long a lease of these windows lasts: half a second, less where the shortest window is short.
     package static func length(of plan: LimitPlan) -> Int64 {
@@ -131,6 +137,12 @@ package struct Lease: Sendable {
         dueMicroseconds = last &- length / 8
         grain = max(1, length / Int64(SpentLog.capacity - 1))
         self.base = base
+    }
+
+    /// Nothing more is spent of it, because the store may not know of it any longer; what was is reported.
+    package mutating func withdraw() {
+        left = 0
+        dueMicroseconds = 0
     }
 
     /// No answer will come. Whether the call arrived is unknown: the next one reports the same again.

@@ -81,6 +81,19 @@ struct SlidingWindow {
         return 0
     }
 
+    /// What is in the log, in at most so many entries: neighbours share one, at the latest of their instants.
+    func entries(atMost most: Int) -> [SpentLog.Entry] {
+        let group = max(1, (count + most - 1) / most)
+        var entries: [SpentLog.Entry] = []
+        for number in 0..<count {
+            let run = runs[(first + number) & (runs.count - 1)]
+            if number % group == 0 { entries.append(SpentLog.Entry(at: run.atMicroseconds, permits: 0)) }
+            entries[entries.count - 1].at = run.atMicroseconds
+            entries[entries.count - 1].permits += run.permits
+        }
+        return entries
+    }
+
     /// The length stays a power of two, so that positions wrap with a mask.
     private mutating func grow() {
         var larger = [Run](repeating: Run(atMicroseconds: 0, permits: 0), count: runs.count * 2)

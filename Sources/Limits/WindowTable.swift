@@ -15,6 +15,10 @@ package final class WindowTable: Sendable {
         var name: Name
         /// Windows in use, as places in the shard's `windows`; -1 for none.
         var windows: InlineArray<4, Int32>
+        /// The history of the store in which somebody has taken it upon itself to tell what the windows hold,
+        /// and when; 0 for none.
+        var toldHistory: UInt64 = 0
+        var toldMicroseconds: Int64 = 0
     }
 
     private struct Shard {
@@ -79,6 +83,56 @@ package final class WindowTable: Sendable {
                 shard.windows[window].prune(now)
                 shard.windows[window].spend(cost, limit: plan.windows[index].limit, at: now)
             }
+        }
+    }
+
+    /// What the account's windows hold, the longest of the plan, for a store that may have lost some of it.
+    ///
+    /// - Parameter history: the store's, above 0. The first to ask in a history is to tell, nobody else.
+    /// - Returns: at most `SpentLog.lostMax` entries in order of time, instants never before the true ones;
+    ///   empty for all but the first.
+    package func tell(
+        account: (UInt64, UInt64), plan: LimitPlan, history: UInt64, nowMicroseconds: Int64
+    ) -> [SpentLog.Entry] {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            let now = max(nowMicroseconds, shard.lastMicroseconds)
+            shard.lastMicroseconds = now
+            guard let place = shard.places[Name(low: account.0, high: account.1)].map({ Int($0) }),
+                shard.accounts[place].toldHistory != history
+            else { return [] }
+            shard.accounts[place].toldHistory = history
+            shard.accounts[place].toldMicroseconds = now
+            var longest = -1
+            for index in 0..<4 {
+                let window = Int(shard.accounts[place].windows[index])
+                guard window >= 0 else { continue }
+                let length = shard.windows[window].lengthMicroseconds
+                let isMeant = (0..<plan.count).contains { plan.windows[$0].lengthMicroseconds == length }
+                if isMeant, longest < 0 || length > shard.windows[longest].lengthMicroseconds {
+                    longest = window
+                }
+            }
+            guard longest >= 0 else { return [] }
+            shard.windows[longest].prune(now)
+            return shard.windows[longest].entries(atMost: SpentLog.lostMax)
+        }
+    }
+
+    /// When somebody took it upon itself to tell in that history; 0 when nobody did.
+    package func told(account: (UInt64, UInt64), history: UInt64) -> Int64 {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            guard let place = shard.places[Name(low: account.0, high: account.1)].map({ Int($0) }),
+                shard.accounts[place].toldHistory == history
+            else { return 0 }
+            return shard.accounts[place].toldMicroseconds
+        }
+    }
+
+    /// It is not known whether the store has been told.
+    package func untell(account: (UInt64, UInt64)) {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            guard let place = shard.places[Name(low: account.0, high: account.1)] else { return }
+            shard.accounts[Int(place)].toldHistory = 0
         }
     }
 

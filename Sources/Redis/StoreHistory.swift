@@ -13,6 +13,9 @@ package struct StoreHistory: Sendable, Equatable {
     /// Of a server that does not say.
     package init() {}
 
+    /// The same for everybody who meets it: process and course; empty when the server says neither.
+    package var name: String { String(process.prefix(12) + identifier.prefix(12)) }
+
     /// Takes what the lines of `INFO` say.
     package mutating func read(_ information: String) {
         for line in information.split(whereSeparator: \.isNewline) {

@@ -26,6 +26,20 @@ struct LimitsCommand: ParsableCommand {
             var rows = [["POLICY", "WINDOW", "LIMIT", "USED", "ON LEASE", "REMAINING", "NEXT PERMIT"]]
             for policy in limits.policies { rows += Self.rows(policy.windows, of: policy.name) }
             Console.out(KeyText.table(rows))
+            var leases = [["GATEWAY", "POLICY", "WINDOW", "ON LEASE", "ENDS"]]
+            for policy in limits.policies { leases += Self.leases(policy.windows, of: policy.name) }
+            if leases.count > 1 { Console.out(KeyText.table(leases)) }
+        }
+
+        private static func leases(_ windows: [WindowUse], of policy: String) -> [[String]] {
+            windows.flatMap { use in
+                use.holders.map { holder in
+                    [
+                        holder.node, policy, KeyText.length(use.window.lengthMicroseconds),
+                        "\(holder.permits)", "in \(KeyText.length(holder.endsInMicroseconds))",
+                    ]
+                }
+            }
         }
 
         static func rows(_ windows: [WindowUse], of policy: String) -> [[String]] {

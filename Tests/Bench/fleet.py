@@ -411,12 +411,12 @@ def one_command_a_call(bench, accounts, seconds, rate):
         source = file.read().split('source = #"""')[1].split('"""#')[0]
     name = redis.command("SCRIPT", "LOAD", source.replace("\\#(graceMicroseconds)", "200000")
                          .replace("\\#(keptMicroseconds)", "86400000000"))
-    arguments = [0, 0, 0, 0, 0, "me", 1, 1, "recall", 1, 1, 1, -1, 0, 0, 0, 0, 1000000, 60000000]
+    arguments = [0, 0, 0, 0, 0, "me", 1, 1, "recall", "", 1, 1, 1, -1, 0, 0, 0, 0, 0, 1000000, 60000000]
     cpu, start, calls = redis.cpu(), time.monotonic(), 0
     while (due := start + calls / rate) < start + seconds:
         time.sleep(max(0.0, due - time.monotonic()))
         account = random.randrange(accounts)
-        redis.command("EVALSHA", name, 2, f"limit:{{a{account}}}:60s", f"lease:{{a{account}}}:60s", *arguments)
+        redis.command("EVALSHA", name, 1, f"limit:{{a{account}}}:60s", *arguments)
         calls += 1
     return {
         "accounts": accounts, "commands_per_request": 1,

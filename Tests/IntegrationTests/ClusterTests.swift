@@ -87,6 +87,46 @@ struct ClusterTests {
         try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: moved).status == 401 }
     }
 
+    @Test(
+        "an account in steady demand is leased to gateways, also while its slot moves, and is told by gateway"
+    )
+    func leases() throws {
+        let cluster = try RedisCluster()
+        let busy = key(1)
+        try cluster.store(busy.secret, ["tier": "enterprise", "account": "busy", "limits": "600/second"])
+        let gateways = [try start(cluster, "timeout: 2s"), try start(cluster, "timeout: 2s")]
+        let callers = Admissions(4, of: gateways[0], gateways[1], key: busy)
+        try callers.wait(for: 200)
+        func scriptCalls() throws -> Int {
+            try cluster.nodes.reduce(0) { try $0 + $1.calls(of: "evalsha") }
+        }
+        func show() throws -> String {
+            try ChildProcess.run(
+                try Gateway.binary(),
+                ["limits", "show", "busy", "--output", "json", "--config", gateways[0].configurationPath]
+            ).output
+        }
+        try Deadline(seconds: 10).wait("both gateways in the account's leases") {
+            try show().matches(of: /"node":/).count >= 2
+        }
+        let (before, decided) = (try scriptCalls(), callers.count)
+        try callers.wait(for: 2_000)
+        let share = Double(try scriptCalls() - before) / Double(callers.count - decided)
+        #expect(share < 0.3, "\(share) commands a call")
+        let slot = try ClusterSlots.slot(of: "{busy}", cluster.nodes[0])
+        var owner = cluster.owner(of: slot)
+        for _ in 0..<3 {
+            try cluster.move(slot: slot, from: owner, to: (owner + 1) % 3) { try callers.wait(for: 50) }
+            owner = (owner + 1) % 3
+        }
+        let calls = try callers.stop()
+        #expect(Set(calls.map(\.status)).isSubset(of: [200, 429]))
+        for gateway in gateways {
+            #expect(try gateway.metricSum("gateway_ratelimit_total", holding: "degraded") == 0)
+        }
+        #expect(calls.worst(in: 1_000_000) <= 600)
+    }
+
     @Test("a master dies, its replica takes over, and only its own share notices")
     func failover() throws {
         let cluster = try RedisCluster(replicas: 3)

@@ -171,6 +171,45 @@ struct LeaseScriptTests {
         #expect(replies.map { $0.items[0].remaining[0] } == [300, 300, 300, 400])
     }
 
+    @Test(
+        "of what writes have lost, what is later than the end of the list is put back, once for each caller",
+        arguments: ["400/10s", "8000/10s"])
+    func restoring(_ text: String) throws {
+        let server = try ScriptServer()
+        let plan = try TakeScriptTests.plan(text)
+        let limit = plan.windows[0].limit
+        func call(_ after: Int64, _ caller: String, lost: [(at: Int64, permits: Int64)]) -> ScriptCall {
+            var item = ScriptCall.Item(account: "x", plan: plan, requests: 1)
+            item.lease.lost = lost
+            return ScriptCall(at: Self.start + after, item).with {
+                $0.caller = caller
+                $0.history = "run1repl1"
+            }
+        }
+        _ = try server.take([
+            ScriptCall(at: Self.start, .init(account: "x", plan: plan, requests: 10)),
+            ScriptCall(at: Self.start + 500_000, .init(account: "x", plan: plan, requests: 10)),
+        ])
+        let replies = try server.take([
+            // The first is there; of the others nothing is.
+            call(2_000_000, "one", lost: [(Self.start + 500_000, 10), (Self.start + 900_000, 7)]),
+            call(2_000_001, "two", lost: [(Self.start + 100_000, 5), (Self.start + 800_000, 9)]),
+            call(2_000_002, "one", lost: []),
+        ])
+        #expect(replies.map { limit - $0.items[0].remaining[0] } == [28, 38, 39])
+        // Each stops counting a window after it was let in.
+        let later = try server.take([
+            ScriptCall(at: Self.start + 10_805_000, .init(account: "x", plan: plan, requests: 0)),
+            ScriptCall(at: Self.start + 10_905_000, .init(account: "x", plan: plan, requests: 0)),
+            ScriptCall(at: Self.start + 12_005_000, .init(account: "x", plan: plan, requests: 0)),
+        ])
+        #expect(later.map { limit - $0.items[0].remaining[0] } == [10, 3, 0])
+        // Without a list everything is put back.
+        _ = try server.run(["DEL \(ScriptCall.key("x", plan.windows[0]))"])
+        let all = try server.take([call(20_000_000, "one", lost: [(Self.start + 19_000_000, 12)])])
+        #expect(limit - all[0].items[0].remaining[0] == 13)
+    }
+
     @Test("the last quarter is not leased, and whoever finds nothing calls the leases of others back")
     func lastQuarter() throws {
         let server = try ScriptServer()

@@ -51,6 +51,8 @@ struct ScriptCall {
         var length: Int64 = 0
         var report: [(at: Int64, permits: Int64)] = []
         var unasked: [(at: Int64, permits: Int64)] = []
+        /// What Redis may have lost.
+        var lost: [(at: Int64, permits: Int64)] = []
     }
 
     /// Bounds on the instant, microseconds; the same twice makes time stand there.
@@ -59,6 +61,8 @@ struct ScriptCall {
     var caller = "one"
     var number: Int64 = 1
     var share: Int64 = 1
+    /// Name of a history that began with a loss.
+    var history = ""
 
     init(at now: Int64, _ items: Item...) {
         bounds = (now, now)
@@ -81,23 +85,21 @@ struct ScriptCall {
         "limit:{\(account)}:\(window.lengthMicroseconds)"
     }
 
-    static func leaseKey(_ account: String, _ window: Window) -> String {
-        "lease:{\(account)}:\(window.lengthMicroseconds)"
-    }
-
     var arguments: String {
         var keys: [String] = []
         var words = ["\(bounds.low)", "\(bounds.high)", "\(bounds.high)", "0", "0"]
-        words += [caller, "\(number)", "\(share)", "recall"]
+        words += [caller, "\(number)", "\(share)", "recall", history.isEmpty ? "\"\"" : history]
         for item in items {
             let lease = item.lease
             words += ["\(item.plan.count)", "\(item.requests)", "\(item.cost)"]
             words += ["\(lease.granted)", "\(lease.wanted)", "\(lease.length)"]
-            words += ["\(lease.report.count)", "\(lease.unasked.count)"]
-            for pair in lease.report + lease.unasked { words += ["\(pair.at)", "\(pair.permits)"] }
+            words += ["\(lease.report.count)", "\(lease.unasked.count)", "\(lease.lost.count)"]
+            for pair in lease.report + lease.unasked + lease.lost {
+                words += ["\(pair.at)", "\(pair.permits)"]
+            }
             for index in 0..<item.plan.count {
                 let window = item.plan.windows[index]
-                keys += [Self.key(item.account, window), Self.leaseKey(item.account, window)]
+                keys.append(Self.key(item.account, window))
                 words += ["\(window.limit)", "\(window.lengthMicroseconds)"]
             }
         }

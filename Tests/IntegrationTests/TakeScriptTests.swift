@@ -183,6 +183,28 @@ struct TakeScriptTests {
         #expect(replies.map { $0.items[0].granted } == [limit / 8, limit / 8, 0, 0, 0, limit / 8])
     }
 
+    @Test(
+        "what another program wrote where a window belongs concerns that account alone",
+        arguments: ["SET NAME text", "HSET NAME a b", "RPUSH NAME text", "RPUSH NAME r:1 text"])
+    func foreign(_ command: String) throws {
+        let server = try ScriptServer()
+        let plan = try Self.plan("9/20s,3/minute")
+        let name = ScriptCall.key("f", plan.windows[1])
+        _ = try server.take([ScriptCall(at: Self.start - 30_000_000, .init(account: "f", plan: plan))])
+        _ = try server.run(["DEL \(name)", command.replacing("NAME", with: name)])
+        let items = ["g", "f", "h"].map { ScriptCall.Item(account: $0, plan: plan, requests: 5) }
+        let replies = try server.take([
+            ScriptCall(at: Self.start).with { $0.items = items },
+            ScriptCall(at: Self.start + 1).with { $0.items = items },
+        ])
+        #expect(replies.map { $0.items.map(\.granted) } == [[3, -1, 3], [0, -1, 0]])
+        #expect(replies[0].items[1].remaining == [0, 0])
+        // Once it is gone, the account is decided again, and its other windows are as they were.
+        _ = try server.run(["DEL \(name)"])
+        let after = try server.take([ScriptCall(at: Self.start + 2, items[1])])
+        #expect(after[0].items[0].granted == 3)
+    }
+
     @Test("connections that compete on Redis's own clock never get more than there is")
     func competition() async throws {
         let server = try ScriptServer()

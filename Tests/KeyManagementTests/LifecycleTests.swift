@@ -303,19 +303,21 @@ struct LifecycleTests {
         let now = try #require(time[0].text.flatMap { Int64($0) }) * 1_000_000
         let minute = [now - 61_000_000, now - 30_000_000, now - 10_000_000].map { "\($0)" }
         _ = try scene.redis.command(["RPUSH", "gateway:limit:{acme}:60s"] + minute)
-        _ = try scene.redis.command([
-            "RPUSH", "gateway:limit:{acme}:3600s", "r:12", "\(now - 4_000_000_000):2",
-            "\(now - 60_000_000):10",
-        ])
         // Permits on lease count, those of a lease that ended long ago do not.
+        let leases = [
+            "7-ab/0=30:\(now + 200_000):7", "7-ab/1=10:\(now + 100_000):7",
+            "gone/0=9:\(now - 4_000_000_000):1",
+        ]
         _ = try scene.redis.command([
-            "HSET", "gateway:lease:{acme}:3600s", "node", "40:\(now + 200_000):7", "gone",
-            "9:\(now - 4_000_000_000):1",
+            "RPUSH", "gateway:limit:{acme}:3600s", "r:12;" + leases.joined(separator: ";"),
+            "\(now - 4_000_000_000):2", "\(now - 60_000_000):10",
         ])
         let limits = try scene.store.limits(ofAccount: "acme")
         let custom = try #require(limits.policies.first { $0.name == "custom" })
         #expect(custom.windows.map(\.used) == [2, 50] && custom.windows.map(\.remaining) == [3, 9_950])
         #expect(custom.windows.map(\.leased) == [0, 40])
+        #expect(custom.windows[1].holders.map(\.node) == ["7-ab"])
+        #expect(custom.windows[1].holders.map(\.permits) == [40])
         let next = try #require(custom.windows[0].nextPermitInMicroseconds)
         #expect((20_000_000...30_000_001).contains(next))
         let tier = try #require(limits.policies.first { $0.name == "pro" })

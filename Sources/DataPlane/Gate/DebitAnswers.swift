@@ -14,6 +14,8 @@ extension Worker {
     private static let delaysMax: Int32 = 2
     /// While others hold permits on lease, an empty account may have some at any time.
     private static let denialOnLeaseMicroseconds: Int64 = 20_000
+    /// How long what cannot be read is left alone.
+    private static let unreadableMicroseconds: Int64 = 1_000_000
 
     func takeDebits(
         _ reply: Reply, _ command: PendingCommand, _ lane: StoreLane, answeredMicroseconds: Int64
@@ -71,8 +73,13 @@ extension Worker {
         _ position: Int, _ answered: Int64
     ) {
         account.value.firstSentMicroseconds = 0
+        account.value.isRestoring = false
         let windows = account.value.debitedPlan
         let permitted = Int(reply.element(position).integer)
+        guard permitted >= 0 else {
+            windowsAreUnreadable(account)
+            return
+        }
         let retry = reply.element(position + 1).integer
         let othersHold = reply.element(position + 2).integer > 0
         let clock = lane.state.value.clock
@@ -96,6 +103,18 @@ extension Worker {
             account, windows, decision, until: mayWait ? 0 : denialEnd(retry, othersHold, clock, answered))
         conclude(account, decision, granted, answered, sparingRest: mayWait)
         debitIsOver(account)
+    }
+
+    /// Another program has written where the account's windows belong: nobody else is concerned.
+    private func windowsAreUnreadable(_ account: Slot<Account>) {
+        let name = String(copying: account.value.name.readable)
+        shared.report(
+            .error,
+            "store: what stands under limit:{\(name)} is not a window; its calls are decided without Redis",
+            every: 60)
+        account.value.unreadableUntilMicroseconds =
+            state.value.nowMicroseconds + Self.unreadableMicroseconds
+        decideWithoutStore(account.index)
     }
 
     /// Whether calls that found nothing wait for the leases of others, which have been called back.

@@ -29,6 +29,9 @@ extension Worker {
             return refuse(slot, .overloaded, headCount: headCount, route: route, key: key)
         }
         let now = state.value.nowMicroseconds
+        guard now >= account.value.unreadableUntilMicroseconds else {
+            return limitDegraded(slot, headCount: headCount, route: route, key, cost)
+        }
         if now < account.value.deniedUntilMicroseconds, cost >= account.value.deniedCost,
             account.value.deniedPlan == key.value.plan
         {
@@ -94,6 +97,7 @@ extension Worker {
         let connection = lane.connection
         var windows = 0
         var pairs = 0
+        var isRestoring = false
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
             account.value.isQueued = false
@@ -102,25 +106,22 @@ extension Worker {
                 account.value.firstSentMicroseconds = state.value.nowMicroseconds
             }
             gatherDebit(account)
+            isRestoring = prepareRestoring(account, lane) || isRestoring
             windows += account.value.debitedPlan.count
-            if account.value.isLeasing, let lease = lease(of: account) { pairs += lease.value.reportCount }
+            let counts = reportCounts(account)
+            pairs += counts.spent + counts.unasked + counts.lost
         }
         let now = MonotonicClock.nowMicroseconds()
         store.value.calls += 1
         var writer = ByteWriter(connection.output)
-        CommandWriter.begin(12 + 4 * windows + 8 * range.count + 2 * pairs, into: &writer)
+        CommandWriter.begin(13 + 3 * windows + 9 * range.count + 2 * pairs, into: &writer)
         CommandWriter.append("EVALSHA", into: &writer)
         CommandWriter.append(connection.scriptName.readable, into: &writer)
-        CommandWriter.append(Int64(2 * windows), into: &writer)
+        CommandWriter.append(Int64(windows), into: &writer)
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
             for index in 0..<account.value.debitedPlan.count {
-                writeName("limit:{", account, account.value.debitedPlan.windows[index], into: &writer)
-                // A slot on its way from one master to another refuses calls that name what is there and
-                // what is not, and leases seldom are: in a cluster none are given, and one name is enough.
-                writeName(
-                    isCluster ? "limit:{" : "lease:{", account, account.value.debitedPlan.windows[index],
-                    into: &writer)
+                writeName(account, account.value.debitedPlan.windows[index], into: &writer)
             }
         }
         let slack = rows.storeTimeoutMicroseconds
@@ -136,6 +137,8 @@ extension Worker {
         CommandWriter.append(store.value.calls, into: &writer)
         CommandWriter.append(Int64(shared.liveNodes * rows.workers), into: &writer)
         CommandWriter.append(recallChannel.readable, into: &writer)
+        let history = isRestoring ? lane.state.value.history : []
+        CommandWriter.append(history.span, into: &writer)
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
             writeItem(account, lane, into: &writer)
@@ -153,18 +156,25 @@ extension Worker {
         CommandWriter.append(Int64(windows.count), into: &writer)
         CommandWriter.append(Int64(account.value.debited.count), into: &writer)
         CommandWriter.append(account.value.debitedCost, into: &writer)
-        if account.value.isLeasing, let lease = lease(of: account) {
-            CommandWriter.append(lease.value.call, into: &writer)
-            CommandWriter.append(account.value.wanted, into: &writer)
-            CommandWriter.append(Lease.length(of: windows), into: &writer)
-            CommandWriter.append(Int64(lease.value.isOpen ? lease.value.spent.count : 0), into: &writer)
-            CommandWriter.append(Int64(lease.value.unasked.count), into: &writer)
-            if lease.value.isOpen { writeReport(lease.value.spent, lane, into: &writer) }
-            writeReport(lease.value.unasked, lane, into: &writer)
+        let counts = reportCounts(account)
+        let lease = account.value.isLeasing ? lease(of: account) : nil
+        CommandWriter.append(lease?.value.call ?? -1, into: &writer)
+        CommandWriter.append(account.value.wanted, into: &writer)
+        CommandWriter.append(lease == nil ? 0 : Lease.length(of: windows), into: &writer)
+        CommandWriter.append(Int64(counts.spent), into: &writer)
+        CommandWriter.append(Int64(counts.unasked), into: &writer)
+        CommandWriter.append(Int64(counts.lost), into: &writer)
+        let told = account.value.toldMicroseconds
+        if let lease {
+            if lease.value.isOpen { writeReport(lease.value.spent, lane, after: 0, into: &writer) }
+            writeReport(lease.value.unasked, lane, after: told, into: &writer)
+            if lease.value.isOpen, told > 0 {
+                writeReport(lease.value.spent, lane, after: told, into: &writer)
+            }
             lease.value.beginReport()
-        } else {
-            CommandWriter.append(-1, into: &writer)
-            for _ in 0..<4 { CommandWriter.append(0, into: &writer) }
+        }
+        if counts.lost > 0, let lost = store.value.restored.removeValue(forKey: Int32(account.index)) {
+            for entry in lost { writePair(entry, lane, into: &writer) }
         }
         for index in 0..<windows.count {
             CommandWriter.append(windows.windows[index].limit, into: &writer)
@@ -172,15 +182,30 @@ extension Worker {
         }
     }
 
+    /// How many pairs a debit tells: what was spent of the lease; what was spent without asking, and in a
+    /// history that began with a loss what was spent of a lease of which Redis may not know, unless it has
+    /// been told already; and what Redis may have lost.
+    private func reportCounts(_ account: Slot<Account>) -> (spent: Int, unasked: Int, lost: Int) {
+        let lost = account.value.isRestoring ? store.value.restored[Int32(account.index)]?.count ?? 0 : 0
+        guard account.value.isLeasing, let lease = lease(of: account) else { return (0, 0, lost) }
+        let told = account.value.toldMicroseconds
+        var unasked = lease.value.unasked.count(after: told)
+        if lease.value.isOpen, told > 0 { unasked += lease.value.spent.count(after: told) }
+        return (lease.value.isOpen ? lease.value.spent.count : 0, unasked, lost)
+    }
+
+    private func writeReport(
+        _ log: SpentLog, _ lane: StoreLane, after told: Int64, into writer: inout ByteWriter
+    ) {
+        for index in 0..<log.count where log[index].at > told { writePair(log[index], lane, into: &writer) }
+    }
+
     /// Instants are told as the latest that they can have been on Redis's clock; the script takes none for
     /// later than its own.
-    private func writeReport(_ log: SpentLog, _ lane: StoreLane, into writer: inout ByteWriter) {
+    private func writePair(_ entry: SpentLog.Entry, _ lane: StoreLane, into writer: inout ByteWriter) {
         let clock = lane.state.value.clock
-        for index in 0..<log.count {
-            let instant = clock.isKnown ? clock.latest(log[index].at) : 9_000_000_000_000_000
-            CommandWriter.append(instant, into: &writer)
-            CommandWriter.append(log[index].permits, into: &writer)
-        }
+        CommandWriter.append(clock.isKnown ? clock.latest(entry.at) : 9_000_000_000_000_000, into: &writer)
+        CommandWriter.append(entry.permits, into: &writer)
     }
 
     func account(at index: Int) -> Slot<Account> {
@@ -229,11 +254,8 @@ extension Worker {
         return key
     }
 
-    /// `gateway:limit:{account}:60s`, and the same with `lease`: the braces keep what belongs to an account
-    /// in one slot of a cluster.
-    private func writeName(
-        _ kind: StaticString, _ account: Slot<Account>, _ window: Window, into writer: inout ByteWriter
-    ) {
+    /// `gateway:limit:{account}:60s`: the braces keep what belongs to an account in one slot of a cluster.
+    private func writeName(_ account: Slot<Account>, _ window: Window, into writer: inout ByteWriter) {
         let isWhole = window.lengthMicroseconds % 1_000_000 == 0
         let length = isWhole ? window.lengthMicroseconds / 1_000_000 : window.lengthMicroseconds / 1_000
         var digits = 1
@@ -248,7 +270,7 @@ extension Worker {
                 storePrefix.count + 7 + account.value.name.count + 2 + digits + (isWhole ? 1 : 2)))
         writer.append("\r\n")
         writer.append(storePrefix.readable)
-        writer.append(kind)
+        writer.append("limit:{")
         writer.append(account.value.name.readable)
         writer.append("}:")
         writer.append(decimal: length)

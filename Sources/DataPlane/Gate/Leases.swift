@@ -56,7 +56,7 @@ extension Worker {
         let isOwing = lease?.value.isOwing ?? false
         var wanted: Int64 = 0
         let isInDemand = account.value.debited.count > 0 || (lease.map { $0.value.spent.count > 0 } ?? false)
-        if isInDemand, !account.value.isRecalled, windows.count > 0, !isCluster, !isCautious(windows) {
+        if isInDemand, !account.value.isRecalled, windows.count > 0, !isCautious(windows) {
             wanted = account.value.demand.wanted(
                 length: Lease.length(of: windows), cost: account.value.debitedCost)
         }
@@ -88,6 +88,7 @@ extension Worker {
 
     /// The debit under way has not been answered.
     func debitIsLost(_ account: Slot<Account>) {
+        restoringIsLost(account)
         guard account.value.isLeasing else { return }
         account.value.isLeasing = false
         if let lease = lease(of: account) {
@@ -144,7 +145,8 @@ extension Worker {
             store.value.leased[kept] = index
             kept += 1
             let isDue = lease.value.isDue(now) || lease.value.unasked.count > 0
-            if isDue, isReady(for: account) { enqueue(account) }
+            let isReadable = now >= account.value.unreadableUntilMicroseconds
+            if isDue, isReadable, isReady(for: account) { enqueue(account) }
         }
         store.value.leased.removeLast(store.value.leased.count - kept)
     }

@@ -112,6 +112,7 @@ extension Worker {
             guard now - lane.state.value.attemptMicroseconds > max(timeout, 250_000) else { return }
             lane.connection.close("no answer while connecting")
         case .ready:
+            restoreTick(lane)
             if lane.state.value.breaker.mayProbe(nowMicroseconds: now) { probe(lane) }
             guard let oldest = lane.state.value.pending.oldest, now - oldest.sentMicroseconds > timeout else {
                 return
@@ -170,6 +171,7 @@ extension Worker {
         let isLoss = shared.generations.note(
             lane.connection.history, at: place, isOnly: !isCluster, isSuccessor: lane.state.value.isSuccessor)
         lane.state.value.isSuccessor = false
+        noteHistory(lane)
         if isLoss {
             shared.report(
                 .warning, "store: another Redis, or a restarted one: its latest writes may be lost", every: 5)

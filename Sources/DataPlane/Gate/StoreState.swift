@@ -64,6 +64,12 @@ struct Account {
     var isRecalled = false
     /// Whether it stands in `StoreState.leased`, which then holds it.
     var isKept = false
+    /// What stands in Redis in place of its windows could not be read: until then Redis is not asked.
+    var unreadableUntilMicroseconds: Int64 = 0
+    /// Whether the debit under way tells Redis what it may have lost.
+    var isRestoring = false
+    /// Up to then Redis has been told in its present history what this process let in; 0 when it need not be.
+    var toldMicroseconds: Int64 = 0
     var demand = Demand()
     /// When its permits in Redis have stopped counting, unless more are spent; 0 when it holds none.
     var tidyAtMicroseconds: Int64 = 0
@@ -140,6 +146,12 @@ struct StoreLaneState {
     var isFresh = false
     /// The master that it leads to has taken the place of another.
     var isSuccessor = false
+    /// Name of the history that its master's data has taken since writes were lost, and a number for it;
+    /// empty and 0 when none were.
+    var history: [UInt8] = []
+    var historyNumber: UInt64 = 0
+    /// Where the walk has come over the accounts of which Redis may have lost something.
+    var restorePosition = Int.max
     /// Redis has forgotten the script: it is loaded again before the next debit.
     var needsScript = false
     /// The master that a sentinel or a cluster names for this lane; nil is unknown, or a lane at rest.
@@ -243,6 +255,8 @@ struct StoreState {
     var guesses = Allowance(perSecond: HardLimits.guessesPerSecond, burst: HardLimits.guessesPerSecond)
     /// Number of the last call of the script.
     var calls: Int64 = 0
+    /// What the debits that are being written tell Redis that it may have lost, by account.
+    var restored: [Int32: [SpentLog.Entry]] = [:]
     /// Accounts whose leases Redis has to hear of.
     var leased: [Int32] = []
     var nextLeaseTickMicroseconds: Int64 = 0

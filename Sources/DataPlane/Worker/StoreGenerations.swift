@@ -18,6 +18,8 @@ final class StoreGenerations: Sendable {
         var processes: [String: String] = [:]
         /// Every history met.
         var identifiers: Set<String> = []
+        /// Names of the histories that began with a loss.
+        var losses: Set<String> = []
         /// Histories that have begun a generation, so that each worker that meets one begins no further one.
         var counted: Set<String> = []
     }
@@ -55,9 +57,15 @@ final class StoreGenerations: Sendable {
             }
             return isSuccessor && state.counted.insert(history.identifier).inserted
         }
-        if isLoss { noteLoss() }
+        if isLoss {
+            noteLoss()
+            _ = state.withLock { $0.losses.insert(history.name) }
+        }
         return isLoss
     }
+
+    /// Whether a history began with a loss of writes.
+    func isLossy(_ history: StoreHistory) -> Bool { state.withLock { $0.losses.contains(history.name) } }
 
     /// Writes have been lost.
     func noteLoss() {

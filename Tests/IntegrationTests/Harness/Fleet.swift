@@ -103,11 +103,7 @@ final class Fleet: Sendable {
     }
 
     /// Calls of the script that Redis has carried out.
-    func scriptCalls() throws -> Int {
-        let line = try redis.command("INFO", "commandstats").split(separator: "\n")
-            .first { $0.hasPrefix("cmdstat_evalsha:") }
-        return line.flatMap { $0.split { "=,".contains($0) }.dropFirst().first }.flatMap { Int($0) } ?? 0
-    }
+    func scriptCalls() throws -> Int { try redis.calls(of: "evalsha") }
 }
 
 /// What can be said of decisions from outside, where only the call and its answer are seen.

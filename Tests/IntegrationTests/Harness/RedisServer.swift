@@ -84,6 +84,13 @@ final class RedisServer: Sendable {
         return outcome.output.trimmingCharacters(in: .newlines)
     }
 
+    /// How often a command has been carried out.
+    func calls(of name: String) throws -> Int {
+        let line = try command("INFO", "commandstats").split(separator: "\n")
+            .first { $0.hasPrefix("cmdstat_\(name):") }
+        return line.flatMap { $0.split { "=,".contains($0) }.dropFirst().first }.flatMap { Int($0) } ?? 0
+    }
+
     /// Writes a key's record with the fields given, as another program would.
     func store(_ key: String, _ fields: [String: String]) throws {
         let digest = sha256Hexadecimal(key)
