@@ -10,7 +10,7 @@ SWIFT_FILES = Package.swift Sources Tests
 
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
-TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus \
+TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus iproute2 \
     python3-prometheus-client nghttp2-client python3-venv
 BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-server
 
@@ -73,7 +73,7 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/run $(if $(ENVOY),--envoy $(ENVOY))
 
 .PHONY: bench-fleet
-bench-fleet: build test-packages ## Measure revocation, Redis's share and floods over several gateways (about 5 minutes)
+bench-fleet: build test-packages ## Measure limits under faults, revocation, Redis's share and floods over several gateways (about 15 minutes)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/fleet
 
 .PHONY: fuzz

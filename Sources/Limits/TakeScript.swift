@@ -49,7 +49,7 @@
 // they have let in, what is later than that is put back.
 //
 // Refused requests leave no trace, so a caller that hammers recovers as soon as its oldest permit leaves.
-// The time to live is set with every grant: set once, a list in steady use would vanish and the limit with
+// The time to live is set again and again: set once, a list in steady use would vanish and the limit with
 // it. It ends by Redis's clock, also when that is set, so it is a day longer than the window. Numbers are
 // passed as numbers or formatted with %.0f: Lua's own conversion keeps 14 digits, and instants have 16.
 
@@ -63,9 +63,11 @@ package enum TakeScript {
     /// full, afterwards it is written down in full.
     package static let graceMicroseconds: Int64 = 200_000
 
-    /// How much longer than its window a list of permits is kept: Redis's clock may be set forward by this
-    /// much, and no window is lost.
+    /// How much longer than its window a list of permits is kept, so that no window is lost when Redis's
+    /// clock is set forward.
     package static let keptMicroseconds: Int64 = 86_400_000_000
+    /// A step of Redis's clock above this may have ended lists: the time to live is an hour old at most.
+    package static let stepMaxMicroseconds: Int64 = keptMicroseconds - 2 * 3_600_000_000
 
     /// The channel on which leases are called back. A message is the name of a window's list.
     package static func recallChannel(prefix: String) -> String { prefix + "recall" }
@@ -121,11 +123,11 @@ package enum TakeScript {
           if not head then return w end
           w.there = true
           if string.sub(head, 1, 1) ~= 'r' then
-            w.used = redis.call('LLEN', key)
-            if tonumber(head) < w.horizon then
+            w.used, w.first = redis.call('LLEN', key), tonumber(head)
+            if w.first < w.horizon then
               local gone = stale(key, 0, w.horizon)
               redis.call('LTRIM', key, gone, -1)
-              w.used = w.used - gone
+              w.used, w.first = w.used - gone, nil
               w.there = w.used > 0
             end
             return w
@@ -173,18 +175,23 @@ package enum TakeScript {
             push(string.format('%.0f:%.0f', at, n))
           end
           if #v > 0 then redis.call('RPUSH', w.key, unpack(v)) end
-          w.runs, w.there, w.changed, w.touched = true, true, true, true
+          w.runs, w.there, w.changed, w.touched, w.first = true, true, true, true, nil
         end
         local function spend(w, n)
-          w.touched = true
           if not w.runs then
+            -- The time to live is set anew once an hour: it is long enough for that, and a list whose permits
+            -- are all of this hour has been given it in this hour.
+            if not w.first or math.floor(w.first / 3600000000) ~= math.floor(now / 3600000000) then
+              w.touched = true
+            end
+            if w.used == 0 then w.first = now end
             local v = {}
             for i = 1, n do v[i] = now end
             redis.call('RPUSH', w.key, unpack(v))
             w.there, w.used = true, w.used + n
             return
           end
-          w.changed = true
+          w.changed, w.touched = true, true
           if w.used > 0 then
             local at, last = split(redis.call('LINDEX', w.key, -1))
             at = tonumber(at)
@@ -267,7 +274,7 @@ package enum TakeScript {
             end
           end
           if #v > 0 then redis.call('RPUSH', w.key, unpack(v)) end
-          w.used, w.there, w.changed, w.touched = w.used + total, true, true, true
+          w.used, w.there, w.changed, w.touched, w.first = w.used + total, true, true, true, nil
         end
         -- The instant of the x-th oldest permit.
         local function nth(w, x)
@@ -404,7 +411,7 @@ package enum TakeScript {
               w.leases[me], w.changed, w.touched = {g, now + l, id}, true, true
             end
             local used = w.used + w.leased
-            local oldest = w.used > 0 and nth(w, 1)
+            local oldest = w.used > 0 and (w.first or nth(w, 1))
             if not never and used + c > w.N then
               local back = used + c - w.N
               local free = w.last

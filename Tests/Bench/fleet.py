@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [exactness|revocation|cost|flood]...
+"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [exactness|outages|revocation|cost|flood]...
 
 exactness   what three gateways let in under a storm, without faults and with them, beside the limit
+outages     the same while Redis is away, one gateway is cut off from it, or it comes back empty, beside the bound
 revocation  time from `HSET … status revoked` by another program to the last call let in, on three gateways
-cost        Redis commands and CPU per call for 1, 100 and 10,000 accounts, beside one command a call
+cost        Redis commands and CPU per call for 1, 100 and 10,000 accounts, beside one command a call; in a cluster
 flood       1,000,000 well-formed unknown keys at full speed: commands on Redis, and what good keys notice
 """
 
@@ -13,231 +14,13 @@ import json
 import os
 import random
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import threading
 import time
-import zlib
 
-from bench import free_port, wait_for
-
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-
-def base62(value, width):
-    digits = ""
-    for _ in range(width):
-        value, digit = divmod(value, 62)
-        digits = ALPHABET[digit] + digits
-    return digits
-
-
-def generated_key():
-    body = "sk_live_" + "".join(random.choices(ALPHABET, k=32))
-    return body + base62(zlib.crc32(body.encode()), 6)
-
-
-class Redis:
-    """A Redis of its own, spoken to in plain text."""
-
-    def __init__(self, folder):
-        self.port = free_port()
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", folder],
-            stdout=subprocess.DEVNULL)
-        wait_for(self.port, self.process)
-        self.stream = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
-
-    def command(self, *arguments):
-        self.send(*arguments)
-        self.stream.flush()
-        return self.reply()
-
-    def send(self, *arguments):
-        parts = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
-        self.stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
-
-    def reply(self):
-        line = self.stream.readline()
-        kind, rest = line[:1], line[1:].strip()
-        if kind == b"-":
-            raise RuntimeError(rest.decode())
-        if kind == b":":
-            return int(rest)
-        if kind == b"$":
-            return None if int(rest) < 0 else self.stream.read(int(rest) + 2)[:-2].decode()
-        if kind == b"*":
-            return [self.reply() for _ in range(int(rest))]
-        return rest.decode()
-
-    def info(self, section):
-        return dict(line.split(":", 1) for line in self.command("INFO", section).splitlines() if ":" in line)
-
-    def calls(self, name):
-        return int(self.info("commandstats").get(f"cmdstat_{name}", "calls=0,").split("=")[1].split(",")[0])
-
-    def cpu(self):
-        info = self.info("cpu")
-        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
-
-    def store(self, key, **fields):
-        name = "gateway:key:" + hashlib.sha256(key.encode()).hexdigest()
-        self.send("HSET", name, *[part for pair in fields.items() for part in pair])
-        return name
-
-
-class Gateway:
-    def __init__(self, bench, redis_port, workers=1, extra="", outage="local"):
-        self.port, self.admin = free_port(), free_port()
-        path = os.path.join(bench.folder, f"fleet-{self.port}.conf")
-        with open(path, "w") as file:
-            file.write(f"""
-listen:
-  https:
-    address: "127.0.0.1:{self.port}"
-    certificates: [{{ chain: "{bench.folder}/certificate.pem", private_key: "{bench.folder}/key.pem" }}]
-admin: {{ address: "127.0.0.1:{self.admin}" }}
-store: {{ url: "redis://127.0.0.1:{redis_port}/0", on_outage: {outage} }}
-tiers:
-  bench: {{ limits: ["1000000/minute"] }}
-upstreams:
-  main: {{ endpoints: ["http://127.0.0.1:{bench.upstream_port}"] }}
-routes:
-  - {{ path: /**, upstream: main }}
-limits: {{ connections: 4000 {extra} }}
-access_log: {{ path: off }}
-timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
-workers: {workers}
-""")
-        self.process = subprocess.Popen([bench.gateway, "run", "--config", path], stderr=subprocess.DEVNULL)
-        if not wait_for(self.port, self.process) or not wait_for(self.admin, self.process):
-            sys.exit(f"the gateway does not start: {bench.gateway} check --config {path}")
-        deadline = time.monotonic() + 10
-        while self.metric("gateway_store_up ") != 1 and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-    def metric(self, name):
-        with socket.create_connection(("127.0.0.1", self.admin)) as connection:
-            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            text = connection.makefile().read()
-        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
-
-    def cpu(self):
-        with open(f"/proc/{self.process.pid}/stat") as file:
-            fields = file.read().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-class Bench:
-    def __init__(self, folder, gateway):
-        self.folder, self.gateway = folder, gateway
-        self.processes = []
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-             "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout",
-             f"{folder}/key.pem", "-out", f"{folder}/certificate.pem"], check=True, stderr=subprocess.DEVNULL)
-        self.upstream_port = free_port()
-        self.track(subprocess.Popen([f"{folder}/upstream", str(self.upstream_port)]))
-        wait_for(self.upstream_port, self.processes[-1])
-
-    def track(self, process):
-        self.processes.append(process)
-        return process
-
-    def redis(self):
-        redis = Redis(self.folder)
-        self.track(redis.process)
-        return redis
-
-    def start(self, redis_port, **options):
-        gateway = Gateway(self, redis_port, **options)
-        self.track(gateway.process)
-        return gateway
-
-    def load(self, gateway, keys, *arguments):
-        path = os.path.join(self.folder, f"keys-{len(keys)}-{random.getrandbits(32)}")
-        with open(path, "w") as file:
-            file.write("\n".join(keys) + "\n")
-        return subprocess.Popen(
-            [f"{self.folder}/load", "--port", str(gateway.port), "--path", "/1k", "--keys", path,
-             *map(str, arguments)], stdout=subprocess.PIPE, text=True)
-
-    def end(self):
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-def percentiles(values):
-    values = sorted(values)
-    return {
-        "trials": len(values), "p50_ms": round(values[len(values) // 2] * 1e3, 2),
-        "p99_ms": round(values[len(values) * 99 // 100] * 1e3, 2), "max_ms": round(values[-1] * 1e3, 2),
-    }
-
-
-class Relay:
-    """Carries bytes to Redis, and on demand nothing more on connections that track changes."""
-
-    def __init__(self, port):
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.target = port
-        self.lines = []
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            near, _ = self.listener.accept()
-            far = socket.create_connection(("127.0.0.1", self.target))
-            line = {"cut": False, "tracks": False}
-            self.lines.append(line)
-            threading.Thread(target=self.pump, args=(line, near, far, True), daemon=True).start()
-            threading.Thread(target=self.pump, args=(line, far, near, False), daemon=True).start()
-
-    def pump(self, line, source, target, outward):
-        try:
-            while data := source.recv(65536):
-                if outward and b"TRACKING" in data:
-                    line["tracks"] = True
-                if not line["cut"]:
-                    target.sendall(data)
-        except OSError:
-            pass
-        source.close()
-        target.close()
-
-    def cut(self):
-        for line in self.lines:
-            line["cut"] = line["cut"] or line["tracks"]
-
-
-class Caller:
-    """One connection, one call after the other."""
-
-    def __init__(self, port, key):
-        context = ssl.create_default_context()
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        self.connection = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5))
-        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.stream = self.connection.makefile("rb")
-        self.request = f"GET /x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
-
-    def call(self):
-        """The status of one call; `OSError` when the connection ends without an answer."""
-        self.connection.sendall(self.request)
-        first = self.stream.readline().split()
-        if len(first) < 2:
-            raise OSError("no answer")
-        length = 0
-        while (line := self.stream.readline().strip()) != b"":
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-        self.stream.read(length)
-        return int(first[1])
+from bench import free_port
+from fleet_lab import Bench, Caller, Relay, generated_key, percentiles
 
 
 def watch(gateway, key, state):
@@ -245,9 +28,11 @@ def watch(gateway, key, state):
     caller = Caller(gateway.port, key)
     while not state["over"]:
         status = caller.call()
-        state["status"] = status
         if status == 200:
             state["last"] = time.monotonic()
+        state["status"] = status
+        if state["pause"]:
+            time.sleep(state["pause"])
 
 
 def hammer(gateways, index, key, outcomes, state):
@@ -285,7 +70,7 @@ def disturb(bench, redis, gateways, relay, stopping):
     while not stopping["over"]:
         pause.wait(0.4)
         victim = random.randrange(3)
-        match random.randrange(7):
+        match random.randrange(8):
             case 0:
                 gateways[victim].process.send_signal(signal.SIGSTOP)
                 pause.wait(0.5)
@@ -306,6 +91,8 @@ def disturb(bench, redis, gateways, relay, stopping):
                 relay.cut()
             case 6:
                 redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            case 7:
+                redis.set_clock(random.choice([-3_600_000, -7_000, -300, 0, 200, 5_000, 3_600_000]) * 1_000)
 
 
 def exactness(bench, limit, window, seconds, faults):
@@ -342,39 +129,104 @@ def exactness(bench, limit, window, seconds, faults):
     }
 
 
-def revocation(bench, trials, silent):
+def outages(bench, outage, what, seconds):
+    """One limit of 600 in 3 s over three gateways; `what` happens again and again, and ends."""
+    limit, window = 600, 3
     redis = bench.redis()
-    key = "sk_live_revoked"
-    name = redis.store(key, tier="bench", account="revoked")
-    redis.stream.flush()
-    redis.reply()
-    relay = Relay(redis.port)
-    gateways = [bench.start(relay.port, extra=", failed_authentications: off") for _ in range(3)]
-    states = [{"over": False, "status": 0, "last": 0.0} for _ in gateways]
-    threads = [threading.Thread(target=watch, args=arguments, daemon=True)
-               for arguments in zip(gateways, [key] * 3, states)]
+    key = "sk_live_outage"
+
+    def store(server):
+        server.store(key, tier="bench", account="outage", limits=f"{limit}/{window}s")
+        server.stream.flush()
+        server.reply()
+
+    store(redis)
+    relays = [Relay(redis.port) for _ in range(3)]
+    gateways = [bench.start(relay.port, extra=", failed_authentications: off", outage=outage) for relay in relays]
+    # The share of each is known once all hearts have beaten twice.
+    time.sleep(2.5)
+    outcomes, state = [], {"over": False}
+    threads = [threading.Thread(target=hammer, args=(gateways, index % 3, key, outcomes, state), daemon=True)
+               for index in range(9)]
     for thread in threads:
         thread.start()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(random.uniform(1, 3))
+        if what == "away":
+            redis.process.send_signal(signal.SIGSTOP)
+            time.sleep(random.uniform(0.5, 2))
+            redis.process.send_signal(signal.SIGCONT)
+        elif what == "cut off":
+            relays[0].dead = True
+            relays[0].cut(everything=True)
+            time.sleep(random.uniform(0.5, 2))
+            relays[0].dead = False
+        else:
+            redis.process.kill()
+            redis.process.wait()
+            redis = bench.redis(port=redis.port)
+            store(redis)
+    state["over"] = True
+    for thread in threads:
+        thread.join(10)
+    admitted = sum(outcome[2] == 200 for outcome in outcomes)
+    for gateway in gateways:
+        gateway.process.kill()
+    bound = {"closed": {"lost": limit + limit * 2 // 3}.get(what, limit), "open": None,
+             "local": limit + limit // 3 if what == "cut off" else limit + limit * 2 // 3}[outage]
+    return {
+        "on_outage": outage, "redis": what, "limit": limit, "bound": bound,
+        "worst_in_a_window": worst(outcomes, window), "decisions": len(outcomes), "admitted": admitted,
+    }
+
+
+def revocation(bench, trials, silent):
+    """With the tracking connection silent, five keys are revoked at once in each round: a round takes long."""
+    redis = bench.redis()
+    keys = [f"sk_live_revoked{number}" for number in range(5 if silent else 1)]
+    names = [redis.store(key, tier="bench", account=key) for key in keys]
+    redis.stream.flush()
+    for _ in keys:
+        redis.reply()
+    relay = Relay(redis.port)
+    gateways = [bench.start(relay.port, extra=", failed_authentications: off") for _ in range(3)]
+    states = {key: [{"over": False, "status": 0, "last": 0.0, "pause": 0.002 if silent else 0} for _ in gateways]
+              for key in keys}
+    threads = [threading.Thread(target=watch, args=(gateway, key, state), daemon=True)
+               for key in keys for gateway, state in zip(gateways, states[key])]
+    for thread in threads:
+        thread.start()
+
+    def wait(status):
+        while any(state["status"] != status for key in keys for state in states[key]):
+            time.sleep(0.001)
+
     lags = []
     while len(lags) < trials:
-        redis.command("HSET", name, "status", "active")
-        while any(state["status"] != 200 for state in states):
-            time.sleep(0.001)
+        for name in names:
+            redis.command("HSET", name, "status", "active")
+        wait(200)
         if silent:
-            # The connections are new after every trial: all of them have to be heard from first.
+            # The connections are new after every round: all of them have to be heard from first.
             while any(gateway.metric("gateway_revocation_lag_seconds") > 0.3 for gateway in gateways):
                 time.sleep(0.02)
             relay.cut()
         time.sleep(random.random() * 0.01)
-        start = time.monotonic()
-        redis.command("HSET", name, "status", "revoked")
-        while any(state["status"] != 401 for state in states):
-            time.sleep(0.001)
-        lags.append(max(0.0, max(state["last"] for state in states) - start))
-    for state in states:
-        state["over"] = True
+        starts = []
+        for name in names:
+            starts.append(time.monotonic())
+            redis.command("HSET", name, "status", "revoked")
+        wait(401)
+        for key, start in zip(keys, starts):
+            lags.append(max(0.0, max(state["last"] for state in states[key]) - start))
+    for key in keys:
+        for state in states[key]:
+            state["over"] = True
     for thread in threads:
         thread.join()
+    for gateway in gateways:
+        gateway.process.kill()
     return percentiles(lags)
 
 
@@ -403,6 +255,44 @@ def cost(bench, accounts, seconds, rate):
     return figures
 
 
+def cluster_cost(bench, seconds, rate):
+    """One account at `rate` calls a second, on a cluster of three masters."""
+    nodes, buses = [], [free_port() for _ in range(3)]
+    for bus in buses:
+        nodes.append(bench.redis(options=["--cluster-enabled", "yes", "--cluster-port", str(bus),
+                                          "--cluster-config-file", f"nodes-{bus}.conf"]))
+    for index, node in enumerate(nodes):
+        node.command("CLUSTER", "SET-CONFIG-EPOCH", index + 1)
+        node.command("CLUSTER", "ADDSLOTS", *range(16384 * index // 3, 16384 * (index + 1) // 3))
+        nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, buses[index])
+    while any("cluster_state:ok" not in node.command("CLUSTER", "INFO")
+              or "cluster_known_nodes:3" not in node.command("CLUSTER", "INFO") for node in nodes):
+        time.sleep(0.05)
+    key = "sk_live_cluster"
+    name = "gateway:key:" + hashlib.sha256(key.encode()).hexdigest()
+    slot = nodes[0].command("CLUSTER", "KEYSLOT", name)
+    nodes[slot * 3 // 16384].command("HSET", name, "tier", "bench", "account", "busy")
+    gateway = bench.start("redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in nodes))
+    bench.load(gateway, [key], "--connections", 32, "--seconds", 2, "--rate", rate).communicate()
+    calls, cpu, own = sum(node.calls("evalsha") for node in nodes), sum(node.cpu() for node in nodes), gateway.cpu()
+    load = bench.load(gateway, [key], "--connections", 32, "--seconds", seconds, "--rate", rate)
+    time.sleep(seconds / 2)
+    shown = json.loads(subprocess.run(
+        [bench.gateway, "limits", "show", "busy", "--output", "json", "--config", gateway.path],
+        capture_output=True, text=True).stdout)
+    result = json.loads(load.communicate()[0])
+    requests = result["requests"]
+    figures = {
+        "masters": 3, "accounts": 1, "requests": requests, "errors": result["errors"], "p99_us": result["p99_us"],
+        "commands_per_request": round((sum(node.calls("evalsha") for node in nodes) - calls) / requests, 4),
+        "redis_cpu_us_per_request": round((sum(node.cpu() for node in nodes) - cpu) / requests * 1e6, 2),
+        "gateway_cpu_us_per_request": round((gateway.cpu() - own) / requests * 1e6, 1),
+        "leases_shown": shown["policies"][0]["windows"][0]["leases"],
+    }
+    gateway.process.kill()
+    return figures
+
+
 def one_command_a_call(bench, accounts, seconds, rate):
     """The same script, asked once for every call at the same rate, without gathering and without leases."""
     redis = bench.redis()
@@ -424,8 +314,21 @@ def one_command_a_call(bench, accounts, seconds, rate):
     }
 
 
-def flood(bench, guessed_from_one_address):
+def beside(cores, idle=False):
+    """What a program does before it starts: keeps to some cores, and gives way to all others when `idle`."""
+    def prepare():
+        if len(os.sched_getaffinity(0)) > 1:
+            os.sched_setaffinity(0, cores)
+        if idle:
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    return prepare
+
+
+def flood(bench, guessed_from_one_address, guesses):
+    """The gateway has a core to itself; attackers give way to the good callers, Redis and the upstream."""
     redis = bench.redis()
+    cores = sorted(os.sched_getaffinity(0))
+    own, rest = {cores[0]}, set(cores[1:]) or {cores[0]}
     good = [f"sk_live_good{number}" for number in range(50)]
     for key in good:
         redis.store(key, tier="bench", account=key)
@@ -433,23 +336,36 @@ def flood(bench, guessed_from_one_address):
     for _ in good:
         redis.reply()
     gateway = bench.start(redis.port, extra="" if guessed_from_one_address else ", failed_authentications: off")
-    measure = ("--connections", 8, "--seconds", 5, "--rate", 200)
-    before = json.loads(bench.load(gateway, good, *measure).communicate()[0])
+    for thread in os.listdir(f"/proc/{gateway.process.pid}/task"):
+        os.sched_setaffinity(int(thread), own)
+    for process in (redis.process, bench.processes[0]):
+        for thread in os.listdir(f"/proc/{process.pid}/task"):
+            os.sched_setaffinity(int(thread), rest)
+    measure = ("--connections", 8, "--rate", 500)
+    before = json.loads(bench.load(
+        gateway, good, *measure, "--seconds", 5, before=beside(rest)).communicate()[0])
     unknown = [generated_key() for _ in range(1_000_000)]
     asked = gateway.metric('gateway_store_duration_seconds_count{command="lookup"}')
+    commands, cpu = redis.calls("hgetall") + redis.calls("evalsha"), gateway.cpu()
     start = time.monotonic()
-    attack = bench.load(gateway, unknown, "--connections", 64, "--seconds", 20, "--status", 401,
-                        "--tolerate", 10_000_000)
+    attack = bench.load(gateway, unknown, "--connections", 64, "--seconds", 150, "--status", 401, "--requests", guesses,
+                        "--tolerate", 10_000_000, before=beside(rest, idle=True))
     time.sleep(1)
-    during = json.loads(bench.load(gateway, good, *measure).communicate()[0])
+    during = json.loads(bench.load(
+        gateway, good, *measure, "--seconds", 10, before=beside(rest)).communicate()[0])
     result = json.loads(attack.communicate()[0])
     took = time.monotonic() - start
     asked = gateway.metric('gateway_store_duration_seconds_count{command="lookup"}') - asked
+    commands = redis.calls("hgetall") + redis.calls("evalsha") - commands
+    busy = (gateway.cpu() - cpu) / took
     gateway.process.kill()
     return {
         "from_one_address": guessed_from_one_address, "guesses": result["requests"], "seconds": round(took, 1),
-        "lookups_on_redis": asked, "lookups_a_second": round(asked / took), "good_p99_us_before": before["p99_us"],
-        "good_p99_us_during": during["p99_us"], "good_errors": during["errors"] + before["errors"],
+        "guesses_a_second": round(result["requests"] / took), "lookups_on_redis": asked,
+        "lookups_a_second": round(asked / took), "commands_on_redis": commands, "gateway_cores": round(busy, 2),
+        "good_p50_us_before": before["p50_us"], "good_p50_us_during": during["p50_us"],
+        "good_p99_us_before": before["p99_us"], "good_p99_us_during": during["p99_us"],
+        "good_errors": during["errors"] + before["errors"],
     }
 
 
@@ -458,9 +374,10 @@ def main():
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--silent-trials", type=int, default=100)
+    parser.add_argument("--silent-trials", type=int, default=300)
+    parser.add_argument("--guesses", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("what", nargs="*", default=["exactness", "revocation", "cost", "flood"])
+    parser.add_argument("what", nargs="*", default=["exactness", "outages", "revocation", "cost", "flood"])
     options = parser.parse_args()
     sys.setswitchinterval(0.0005)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -470,6 +387,10 @@ def main():
             print("exactness", json.dumps(exactness(bench, 300, 2, 9, False)), flush=True)
             for limit in (300, 1000):
                 print("exactness", json.dumps(exactness(bench, limit, 2, 4 * options.seconds, True)), flush=True)
+        if "outages" in options.what:
+            for outage, what in (("closed", "away"), ("closed", "cut off"), ("closed", "lost"), ("local", "away"),
+                                 ("local", "cut off"), ("local", "lost"), ("open", "away")):
+                print("outages", json.dumps(outages(bench, outage, what, 2 * options.seconds)), flush=True)
         if "revocation" in options.what:
             print("revocation", json.dumps(revocation(bench, options.trials, False)), flush=True)
             print("revocation, tracking silent", json.dumps(revocation(bench, options.silent_trials, True)), flush=True)
@@ -478,9 +399,10 @@ def main():
                 print("cost", json.dumps(cost(bench, accounts, options.seconds, 1000)), flush=True)
                 plain = one_command_a_call(bench, accounts, options.seconds, 1000)
                 print("one command a call", json.dumps(plain), flush=True)
+            print("cost", json.dumps(cluster_cost(bench, options.seconds, 1000)), flush=True)
         if "flood" in options.what:
             for one in (True, False):
-                print("flood", json.dumps(flood(bench, one)), flush=True)
+                print("flood", json.dumps(flood(bench, one, options.guesses)), flush=True)
     finally:
         bench.end()
 

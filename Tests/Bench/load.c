@@ -1,7 +1,7 @@
 // A light TLS 1.3 load generator: one thread, epoll, closed loop, keep-alive or a handshake for every request.
 //
 //   load --port N [--path /1k] [--connections 64] [--seconds 3] [--keys FILE] [--status 200] [--body 1024]
-//        [--rate R] [--tolerate N] [--handshakes] [--idle]
+//        [--rate R] [--tolerate N] [--requests N] [--handshakes] [--idle]
 //
 // Every answer's status and body length are checked; one wrong answer (N with --tolerate) and the run counts for
 // nothing. With --rate the loop is open: R requests a second, latency from when each was due. Prints one line of
@@ -45,7 +45,7 @@ static char **keys;
 static int keyCount, nextKey;
 static Connection *all;
 static int opened;
-static long finished, errors;
+static long finished, errors, wanted = 0;
 static double *latencies;
 static long latencyCount;
 #define LATENCIES 4000000
@@ -243,6 +243,7 @@ int main(int count, char **arguments) {
         else if (!strcmp(arguments[i], "--status")) wantedStatus = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--tolerate")) tolerated = atol(arguments[++i]);
         else if (!strcmp(arguments[i], "--rate")) rate = atof(arguments[++i]);
+        else if (!strcmp(arguments[i], "--requests")) wanted = atol(arguments[++i]);
         else if (!strcmp(arguments[i], "--body")) wantedBody = atol(arguments[++i]);
         else fail("unknown option");
     }
@@ -272,7 +273,7 @@ int main(int count, char **arguments) {
             due += 1 / rate;
             sendRequest(c);
         }
-        if (idle && finished >= connections) break;
+        if (idle ? finished >= connections : wanted && finished >= wanted) break;
     }
     double took = now() - start;
     if (idle) {

@@ -60,7 +60,7 @@ extension Worker {
                 time, asked: command.sentMicroseconds, answered: answered)
         }
         guard step != 0 else { return }
-        if step > TakeScript.keptMicroseconds { shared.generations.noteLoss() }
+        if step > TakeScript.stepMaxMicroseconds { shared.generations.noteLoss() }
         // Whoever joins now has to know.
         shared.exposures.wakeup.signal()
         shared.report(

@@ -17,6 +17,8 @@ final class Fleet: Sendable {
     let redis: RedisServer
     let upstream: Upstream
     private let setup: Setup
+    private let hosts: [NetworkHost]
+    private let upstreams: [Upstream]
     private let gatewaySlots: Mutex<[Gateway]>
     private let outcomes = Collected<Outcome>()
     private let isOver = Mutex(false)
@@ -26,9 +28,10 @@ final class Fleet: Sendable {
     /// - Parameters:
     ///   - storePort: where the gateways look for Redis, if not at Redis itself.
     ///   - limits: of the one account's record, as written.
+    ///   - hosts: where each of them lives, each beside an upstream of its own; empty is here.
     init(
         _ count: Int, limits: String, redis: RedisServer? = nil, storePort: UInt16? = nil,
-        workers: Int = 2, store: String = ""
+        workers: Int = 2, store: String = "", hosts: [NetworkHost] = []
     ) throws {
         let redis = try redis ?? RedisServer()
         self.redis = redis
@@ -40,9 +43,20 @@ final class Fleet: Sendable {
             $0.workers = workers
         }
         let setup = setup
-        gatewaySlots = Mutex(try (0..<count).map { _ in try Gateway(setup) })
-        for gateway in gateways {
-            try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        self.hosts = hosts
+        let upstreams = try hosts.map { try $0.inside { try Upstream() } }
+        self.upstreams = upstreams
+        gatewaySlots = Mutex(
+            try (0..<count).map { number in
+                guard !hosts.isEmpty else { return try Gateway(setup) }
+                let own = setup.with {
+                    $0.upstreams = [upstreams[number]]
+                    $0.store = "url: \"redis://\(hosts[number].gatewayAddress):\(redis.port)\"\n\(store)"
+                }
+                return try hosts[number].inside { try Gateway(own) }
+            })
+        for number in gateways.indices {
+            try Deadline(seconds: 5).wait("the store") { try isStoreUp(number) }
         }
     }
 
@@ -55,6 +69,16 @@ final class Fleet: Sendable {
     func replace(_ index: Int) throws {
         let fresh = try Gateway(setup)
         gatewaySlots.withLock { $0[index] = fresh }
+    }
+
+    /// Whether a gateway reaches Redis.
+    func isStoreUp(_ number: Int) throws -> Bool {
+        try at(number) { try gateways[number].metric("gateway_store_up") == 1 }
+    }
+
+    /// Does something where a gateway lives.
+    func at<Result>(_ number: Int, _ body: () throws -> Result) throws -> Result {
+        try hosts.isEmpty ? body() : hosts[number].inside(body)
     }
 
     /// Starts callers, so many at each gateway.
@@ -73,7 +97,7 @@ final class Fleet: Sendable {
     private func call(_ index: Int, _ pauses: [Int32], seed: UInt64) {
         var random = Seeded(seed)
         while !isOver.withLock({ $0 }) {
-            guard let client = try? gateways[index].connect() else { continue }
+            guard let client = try? at(index, { try gateways[index].connect() }) else { continue }
             while !isOver.withLock({ $0 }) {
                 let sent = now
                 let response = try? {
@@ -104,6 +128,38 @@ final class Fleet: Sendable {
 
     /// Calls of the script that Redis has carried out.
     func scriptCalls() throws -> Int { try redis.calls(of: "evalsha") }
+}
+
+extension Promise {
+    /// Refusals whose `Retry-After` was surely too early or too late, as if nobody else had spent meanwhile:
+    /// after it the window was still full of calls let in before the refusal, or it had room a whole second,
+    /// and `slack` microseconds, before.
+    static func falseRetries(
+        _ outcomes: [Outcome], limit: Int, window: Int64, slack: Int64
+    ) -> (early: Int, late: Int, checked: Int) {
+        let admitted = outcomes.filter { $0.status == 200 }
+        let sent = admitted.map(\.sent).sorted()
+        let received = admitted.map(\.received).sorted()
+        func count(_ instants: [Int64], upTo last: Int64) -> Int {
+            var (low, high) = (0, instants.count)
+            while low < high {
+                let middle = (low + high) / 2
+                if instants[middle] <= last { low = middle + 1 } else { high = middle }
+            }
+            return low
+        }
+        var (early, late, checked) = (0, 0, 0)
+        for refusal in outcomes where refusal.status == 429 {
+            guard let seconds = refusal.retryAfter.map({ Int64($0) }) else { continue }
+            checked += 1
+            let horizon = refusal.received + seconds * 1_000_000 - window
+            if count(received, upTo: refusal.sent) - count(sent, upTo: horizon) >= limit { early += 1 }
+            let before = refusal.sent + (seconds - 1) * 1_000_000 - slack - window
+            let held = count(sent, upTo: refusal.received) - count(received, upTo: before)
+            if seconds > 1, held < limit { late += 1 }
+        }
+        return (early, late, checked)
+    }
 }
 
 /// What can be said of decisions from outside, where only the call and its answer are seen.

@@ -1,0 +1,241 @@
+"""What a measurement of a fleet is made of: Redis, gateways, callers, and a cable that can be cut."""
+
+import hashlib
+import os
+import random
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import zlib
+
+from bench import free_port, wait_for
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+
+def base62(value, width):
+    digits = ""
+    for _ in range(width):
+        value, digit = divmod(value, 62)
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def generated_key():
+    body = "sk_live_" + "".join(random.choices(ALPHABET, k=32))
+    return body + base62(zlib.crc32(body.encode()), 6)
+
+
+class Redis:
+    """A Redis of its own, spoken to in plain text."""
+
+    def __init__(self, folder, port=None, options=()):
+        """Its clock is the machine's plus the microseconds that `set_clock` says."""
+        self.port = port or free_port()
+        self.clock = os.path.join(folder, f"clock-{self.port}")
+        self.set_clock(0)
+        environment = dict(os.environ, LD_PRELOAD=f"{folder}/clock.so", CLOCK_OFFSET_FILE=self.clock)
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", folder, *options],
+            stdout=subprocess.DEVNULL, env=environment)
+        wait_for(self.port, self.process)
+        self.stream = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
+
+    def set_clock(self, microseconds):
+        with open(self.clock, "r+b" if os.path.exists(self.clock) else "wb") as file:
+            file.write(microseconds.to_bytes(8, "little", signed=True))
+
+    def command(self, *arguments):
+        self.send(*arguments)
+        self.stream.flush()
+        return self.reply()
+
+    def send(self, *arguments):
+        parts = [a if isinstance(a, bytes) else str(a).encode() for a in arguments]
+        self.stream.write(b"*%d\r\n" % len(parts) + b"".join(b"$%d\r\n%s\r\n" % (len(p), p) for p in parts))
+
+    def reply(self):
+        line = self.stream.readline()
+        kind, rest = line[:1], line[1:].strip()
+        if kind == b"-":
+            raise RuntimeError(rest.decode())
+        if kind == b":":
+            return int(rest)
+        if kind == b"$":
+            return None if int(rest) < 0 else self.stream.read(int(rest) + 2)[:-2].decode()
+        if kind == b"*":
+            return [self.reply() for _ in range(int(rest))]
+        return rest.decode()
+
+    def info(self, section):
+        return dict(line.split(":", 1) for line in self.command("INFO", section).splitlines() if ":" in line)
+
+    def calls(self, name):
+        return int(self.info("commandstats").get(f"cmdstat_{name}", "calls=0,").split("=")[1].split(",")[0])
+
+    def cpu(self):
+        info = self.info("cpu")
+        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    def store(self, key, **fields):
+        name = "gateway:key:" + hashlib.sha256(key.encode()).hexdigest()
+        self.send("HSET", name, *[part for pair in fields.items() for part in pair])
+        return name
+
+
+class Gateway:
+    def __init__(self, bench, store, workers=1, extra="", outage="local"):
+        self.port, self.admin = free_port(), free_port()
+        path = self.path = os.path.join(bench.folder, f"fleet-{self.port}.conf")
+        url = store if isinstance(store, str) else f"redis://127.0.0.1:{store}/0"
+        with open(path, "w") as file:
+            file.write(f"""
+listen:
+  https:
+    address: "127.0.0.1:{self.port}"
+    certificates: [{{ chain: "{bench.folder}/certificate.pem", private_key: "{bench.folder}/key.pem" }}]
+admin: {{ address: "127.0.0.1:{self.admin}" }}
+store: {{ url: "{url}", on_outage: {outage} }}
+tiers:
+  bench: {{ limits: ["1000000/minute"] }}
+upstreams:
+  main: {{ endpoints: ["http://127.0.0.1:{bench.upstream_port}"] }}
+routes:
+  - {{ path: /**, upstream: main }}
+limits: {{ connections: 4000 {extra} }}
+access_log: {{ path: off }}
+timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
+workers: {workers}
+""")
+        self.process = subprocess.Popen([bench.gateway, "run", "--config", path], stderr=subprocess.DEVNULL)
+        if not wait_for(self.port, self.process) or not wait_for(self.admin, self.process):
+            sys.exit(f"the gateway does not start: {bench.gateway} check --config {path}")
+        deadline = time.monotonic() + 10
+        while self.metric("gateway_store_up ") != 1 and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def metric(self, name):
+        with socket.create_connection(("127.0.0.1", self.admin)) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            text = connection.makefile().read()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
+
+    def cpu(self):
+        with open(f"/proc/{self.process.pid}/stat") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+class Bench:
+    def __init__(self, folder, gateway):
+        self.folder, self.gateway = folder, gateway
+        self.processes = []
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
+             "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout",
+             f"{folder}/key.pem", "-out", f"{folder}/certificate.pem"], check=True, stderr=subprocess.DEVNULL)
+        self.upstream_port = free_port()
+        self.track(subprocess.Popen([f"{folder}/upstream", str(self.upstream_port)]))
+        wait_for(self.upstream_port, self.processes[-1])
+
+    def track(self, process):
+        self.processes.append(process)
+        return process
+
+    def redis(self, **options):
+        redis = Redis(self.folder, **options)
+        self.track(redis.process)
+        return redis
+
+    def start(self, store, **options):
+        gateway = Gateway(self, store, **options)
+        self.track(gateway.process)
+        return gateway
+
+    def load(self, gateway, keys, *arguments, before=None):
+        path = os.path.join(self.folder, f"keys-{len(keys)}-{random.getrandbits(32)}")
+        with open(path, "w") as file:
+            file.write("\n".join(keys) + "\n")
+        return subprocess.Popen(
+            [f"{self.folder}/load", "--port", str(gateway.port), "--path", "/1k", "--keys", path,
+             *map(str, arguments)], stdout=subprocess.PIPE, text=True, preexec_fn=before)
+
+    def end(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+def percentiles(values):
+    values = sorted(values)
+    return {
+        "trials": len(values), "p50_ms": round(values[len(values) // 2] * 1e3, 2),
+        "p99_ms": round(values[len(values) * 99 // 100] * 1e3, 2), "max_ms": round(values[-1] * 1e3, 2),
+    }
+
+
+class Relay:
+    """Carries bytes to Redis, and on demand nothing more on connections that track changes."""
+
+    def __init__(self, port):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.target = port
+        self.lines = []
+        # New connections are as dead as those that were cut.
+        self.dead = False
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            near, _ = self.listener.accept()
+            far = socket.create_connection(("127.0.0.1", self.target))
+            line = {"cut": self.dead, "tracks": False}
+            self.lines.append(line)
+            threading.Thread(target=self.pump, args=(line, near, far, True), daemon=True).start()
+            threading.Thread(target=self.pump, args=(line, far, near, False), daemon=True).start()
+
+    def pump(self, line, source, target, outward):
+        try:
+            while data := source.recv(65536):
+                if outward and b"TRACKING" in data:
+                    line["tracks"] = True
+                if not line["cut"]:
+                    target.sendall(data)
+        except OSError:
+            pass
+        source.close()
+        target.close()
+
+    def cut(self, everything=False):
+        for line in self.lines:
+            line["cut"] = line["cut"] or everything or line["tracks"]
+
+
+class Caller:
+    """One connection, one call after the other."""
+
+    def __init__(self, port, key):
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        self.connection = context.wrap_socket(socket.create_connection(("127.0.0.1", port), timeout=5))
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.stream = self.connection.makefile("rb")
+        self.request = f"GET /x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+
+    def call(self):
+        """The status of one call; `OSError` when the connection ends without an answer."""
+        self.connection.sendall(self.request)
+        first = self.stream.readline().split()
+        if len(first) < 2:
+            raise OSError("no answer")
+        length = 0
+        while (line := self.stream.readline().strip()) != b"":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        self.stream.read(length)
+        return int(first[1])
