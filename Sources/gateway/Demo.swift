@@ -45,7 +45,7 @@ struct Demo: ParsableCommand {
     }
 
     private func writeCertificate(in directory: URL) throws -> (chain: String, key: String) {
-        let pair = try SelfSigned.make(names: ["localhost", "127.0.0.1", "::1"])
+        let pair = try SelfSigned.make(names: ["localhost", "127.0.0.1", "::1"], days: 90)
         let chain = directory.appending(path: "certificate.pem")
         let key = directory.appending(path: "key.pem")
         try pair.chainPEM.write(to: chain, atomically: false, encoding: .utf8)
