@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""Measures what operators rely on: Tests/Bench/operations [upgrades] [drains] [storm] [handshakes] [scrape]
+
+upgrades    SIGUSR2 under load, HTTP/1.1 and HTTP/2, kept and fresh connections: refused, reset and failed calls
+drains      SIGTERM under the same load, callers that go when they are told to: failed calls
+storm       50,000 connections against a cap of 10,000: what open callers notice, memory and CPU
+handshakes  20,000 callers that send nothing or half a ClientHello, with the usual cap and with room for 18,000
+scrape      /metrics ten times a second: p99 of calls with and without, in turns; CPU of a scrape by thread
+"""
+
+import argparse
+import json
+import math
+import os
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+from callers import Caller1, Caller2, gather
+from fleet import Bench
+
+KEY = "sk_live_operations"
+
+
+def start(bench, **options):
+    redis = bench.redis()
+    redis.store(KEY, tier="bench", account="operations")
+    redis.stream.flush()
+    redis.reply()
+    return bench.start(redis.port, workers=2, **options)
+
+
+def callers(bench, gateway, **options):
+    trust = f"{bench.folder}/certificate.pem"
+    return [
+        kind(gateway.port, trust, KEY, fresh=fresh, **options)
+        for kind in (Caller1, Caller2) for fresh in (False, False, True)]
+
+
+def processes(gateway):
+    """The processes that run this gateway's configuration; one ends when another has taken over."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                words = file.read().split(b"\0")
+        except (OSError, ValueError):
+            continue
+        if gateway.path.encode() in words and words[0].endswith(b"gateway"):
+            found.append(int(entry))
+    return found
+
+
+def until(condition, what, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit(f"{what} takes longer than {seconds} s")
+        time.sleep(0.02)
+
+
+def upgrades(bench, count):
+    gateway = start(bench)
+    threading.Thread(target=gateway.process.wait, daemon=True).start()
+    load = callers(bench, gateway)
+    present = processes(gateway)
+    began = time.monotonic()
+    for number in range(count):
+        answered = [caller.answered for caller in load]
+        os.kill(present[0], signal.SIGUSR2)
+        until(lambda: len(now := processes(gateway)) == 1 and now != present, f"upgrade {number + 1}")
+        present = processes(gateway)
+        # Everybody is served by the new one before the next.
+        until(lambda: all(c.answered > before for c, before in zip(load, answered)), "a call of everybody")
+    result = {"upgrades": count, "seconds": round(time.monotonic() - began, 1), **gather(load)}
+    os.kill(present[0], signal.SIGTERM)
+    until(lambda: not processes(gateway), "the end")
+    return result
+
+
+def drains(bench, count):
+    total = {}
+    for _ in range(count):
+        gateway = start(bench, drain="drain_delay: 300ms, drain: 10s")
+        load = callers(bench, gateway, leaves=True)
+        until(lambda: all(caller.answered > 20 for caller in load), "a few calls of everybody")
+        gateway.process.terminate()
+        status = gateway.process.wait(30)
+        outcome = gather(load)
+        outcome["failed"] += status != 0
+        for name, value in outcome.items():
+            total[name] = total.get(name, 0) + value if name != "failures" else {**total.get(name, {}), **value}
+    return {"drains": count, **total}
+
+
+def resident(gateway):
+    with open(f"/proc/{gateway.process.pid}/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
+
+
+class Storm:
+    """So many processes that none needs more file descriptors than a limit of 20,000 allows."""
+
+    def __init__(self, bench, gateway, seconds, connections, *arguments):
+        count = -(-connections // 18_000)
+        self.processes = [subprocess.Popen(
+            [f"{bench.folder}/storm", "--port", str(gateway.port), "--seconds", str(seconds), "--connections",
+             str(connections // count), "--pending", str(1024 // count), *arguments],
+            stdout=subprocess.PIPE, text=True) for _ in range(count)]
+
+    @property
+    def goes_on(self):
+        return any(process.poll() is None for process in self.processes)
+
+    def figures(self):
+        results = [json.loads(process.communicate()[0]) for process in self.processes]
+        sums = {name: sum(result[name] for result in results) for name in results[0]}
+        return sums | {"seconds_to_start": max(result["seconds_to_start"] for result in results)}
+
+
+def attack(bench, gateway, seconds, *arguments):
+    """Good callers on 16 connections, then the same during a storm, and what the gateway takes meanwhile."""
+
+    def good(seconds, *more):
+        return bench.load(gateway, [KEY], "--connections", 16, "--seconds", seconds, *more)
+
+    def figures(load):
+        result = json.loads(load.communicate()[0])
+        return {name: result[name] for name in ("requests", "errors", "p50_us", "p99_us", "max_us")}
+
+    kept = ("--rate", 500)
+    before = figures(good(4, *kept))
+    before_fresh = figures(good(2, "--handshakes"))
+    memory, cpu, began = resident(gateway), gateway.cpu(), time.monotonic()
+    # Good callers are there before the storm begins, and go before it ends.
+    during = good(seconds - 1, *kept)
+    time.sleep(0.5)
+    storm = Storm(bench, gateway, seconds, *arguments)
+    peak = memory
+    while storm.goes_on:
+        peak = max(peak, resident(gateway))
+        time.sleep(0.1)
+    took = time.monotonic() - began
+    return {
+        "storm": storm.figures(), "good_before": before, "good_during": figures(during),
+        "good_fresh_before": before_fresh, "cpu_of_a_core": round((gateway.cpu() - cpu) / took, 2),
+        "resident_MiB": {"before": round(memory), "most": round(peak), "after": round(resident(gateway))},
+        "refused": gateway.metric("gateway_connections_refused_total"),
+        "evicted": gateway.metric("gateway_tls_handshakes_evicted_total"),
+        "accepted": gateway.metric("gateway_connections_accepted_total"),
+    }
+
+
+def fresh_during(bench, gateway, seconds, *arguments):
+    """Good callers that connect for every call, one at a time each, during a storm."""
+    storm = Storm(bench, gateway, seconds, *arguments)
+    time.sleep(1)
+    load = json.loads(bench.load(
+        gateway, [KEY], "--connections", 4, "--seconds", seconds - 2, "--handshakes").communicate()[0])
+    return {"fresh_during": {k: load[k] for k in ("requests", "errors", "p50_us", "p99_us", "max_us")},
+            "storm_meanwhile": storm.figures()}
+
+
+def scrape_rounds(bench, rounds, seconds, rate):
+    """The p99 of calls with ten scrapes a second and without, in turns that change places."""
+    gateway = start(bench)
+    stop = threading.Event()
+
+    def scrape():
+        line = socket.create_connection(("127.0.0.1", gateway.admin))
+        stream = line.makefile("rb")
+        while not stop.wait(0.1):
+            line.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            length = 0
+            while field := stream.readline().strip():
+                if field.lower().startswith(b"content-length:"):
+                    length = int(field.split(b":")[1])
+            stream.read(length)
+
+    def measure(is_scraped):
+        stop.clear()
+        thread = threading.Thread(target=scrape)
+        if is_scraped:
+            thread.start()
+        result = json.loads(bench.load(
+            gateway, [KEY], "--connections", 32, "--seconds", seconds, "--rate", rate).communicate()[0])
+        stop.set()
+        if is_scraped:
+            thread.join()
+        return result
+
+    measure(False)
+    pairs = []
+    for number in range(rounds):
+        order = (True, False) if number % 2 else (False, True)
+        found = {is_scraped: measure(is_scraped) for is_scraped in order}
+        pairs.append({
+            which: found[True][which] / found[False][which] for which in ("p50_us", "p99_us")}
+            | {"without": found[False]["p99_us"], "with": found[True]["p99_us"]})
+    gateway.process.kill()
+
+    def change(which):
+        logs = [math.log(pair[which]) for pair in pairs]
+        error = 1.96 * statistics.stdev(logs) / math.sqrt(len(logs))
+        mean = statistics.mean(logs)
+        return (f"{100 * mean:+.2f} % (95 %: {100 * (mean - error):+.2f} to {100 * (mean + error):+.2f}; "
+                f"median {100 * statistics.median(logs):+.2f})")
+
+    return {
+        "rounds": rounds, "seconds_each": seconds, "rate": rate, "p99_change": change("p99_us"),
+        "p50_change": change("p50_us"), "p99_us_without": round(statistics.median(p["without"] for p in pairs)),
+        "p99_us_with": round(statistics.median(p["with"] for p in pairs)),
+    }
+
+
+def scrape_cost(bench, scrapes):
+    """CPU of each thread for scrapes alone, beside the same time without any."""
+    gateway = start(bench)
+    bench.load(gateway, [KEY], "--connections", 32, "--seconds", 2).communicate()
+
+    def threads():
+        root, result = f"/proc/{gateway.process.pid}/task", {}
+        for task in os.listdir(root):
+            with open(f"{root}/{task}/comm") as name, open(f"{root}/{task}/schedstat") as times:
+                result[task] = (name.read().strip(), int(times.read().split()[0]))
+        return result
+
+    def spent(action):
+        before = threads()
+        action()
+        after, result = threads(), {}
+        for task, (name, nanoseconds) in after.items():
+            used = nanoseconds - before.get(task, (name, 0))[1]
+            result[name] = result.get(name, 0) + used / 1e3
+        return result
+
+    def scrape():
+        for _ in range(scrapes):
+            gateway.metric("gateway_store_up")
+
+    began = time.monotonic()
+    busy = spent(scrape)
+    took = time.monotonic() - began
+    idle = spent(lambda: time.sleep(took))
+    gateway.process.kill()
+    return {"scrapes": scrapes, "us_a_scrape": {
+        name: round((busy[name] - idle.get(name, 0)) / scrapes, 1) for name in sorted(busy)}}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", required=True)
+    parser.add_argument("--gateway", required=True)
+    parser.add_argument("--count", type=int, help="upgrades, drains or rounds")
+    parser.add_argument("what", nargs="*", default=["upgrades", "drains", "storm", "handshakes", "scrape"])
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    bench = Bench(options.folder, options.gateway)
+
+    def tell(name, figures):
+        print(name, json.dumps(figures), flush=True)
+
+    try:
+        if "upgrades" in options.what:
+            tell("upgrades", upgrades(bench, options.count or 50))
+        if "drains" in options.what:
+            tell("drains", drains(bench, options.count or 10))
+        if "storm" in options.what:
+            for more in ((), ("--again",)):
+                gateway = start(bench, connections=10_000)
+                tell("storm " + " ".join(more), attack(
+                    bench, gateway, 25, 50_000, "--mode", "whole", *more))
+                gateway.process.kill()
+        if "handshakes" in options.what:
+            for cap in (4_096, 18_000):
+                for mode in ("silent", "half"):
+                    gateway = start(bench, connections=19_000, extra=f", handshakes: {cap}")
+                    storm = (20_000, "--mode", mode, "--again")
+                    tell(f"handshakes, cap {cap}, {mode}", attack(bench, gateway, 12, *storm)
+                         | fresh_during(bench, gateway, 10, *storm))
+                    gateway.process.kill()
+        if "scrape" in options.what:
+            tell("scrape", scrape_cost(bench, 1000))
+            tell("scrape", scrape_rounds(bench, options.count or 30, 4, 3000))
+    finally:
+        bench.end()
+
+
+if __name__ == "__main__":
+    main()
