@@ -21,6 +21,8 @@ BROWSER_PACKAGES = chromium chromium-driver fonts-dejavu-core python3-venv
 ENVOY ?= $(shell command -v envoy)
 # Seconds that each fuzz target runs.
 FUZZ_SECONDS ?= 60
+# Length of `make soak`.
+SOAK_MINUTES ?= 30
 # What the tests' own Python environment is made of; it is made anew when this changes.
 CLIENTS = .build/clients/installed
 # Tests that `make test` runs: a regular expression on their names, all when empty.
@@ -76,6 +78,14 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 bench-fleet: build test-packages ## Measure limits under faults, revocation, Redis's share and floods over several gateways (about 15 minutes)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/fleet
 
+.PHONY: bench-operations
+bench-operations: build test-packages $(CLIENTS) ## Measure reloads, upgrades, drains, storms, scrapes (about 12 minutes)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/operations
+
+.PHONY: soak
+soak: build test-packages $(CLIENTS) ## Run mixed traffic and all kinds of trouble for SOAK_MINUTES (default 30)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/soak --minutes $(SOAK_MINUTES)
+
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run
@@ -83,6 +93,7 @@ fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (defa
 
 .PHONY: package
 package: build-packages ## Build a Debian package with unit files, .build/gateway_VERSION_ARCHITECTURE.deb
+	@.ci/packages binutils
 	@$(SWIFT) build -c release --product gateway --static-swift-stdlib --scratch-path .build-static
 	@Docker/debian/build .build-static/release/gateway .build
 

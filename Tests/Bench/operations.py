@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Measures what operators rely on: Tests/Bench/operations [upgrades] [drains] [storm] [handshakes] [scrape]
+"""Measures what operators rely on: Tests/Bench/operations [reloads] [upgrades] [drains] [storm] [handshakes] [scrape]
 
+reloads     1,000 of them under load, one in ten with another certificate, one in ten of a bad file: failed calls, memory
 upgrades    SIGUSR2 under load, HTTP/1.1 and HTTP/2, kept and fresh connections: refused, reset and failed calls
 drains      SIGTERM under the same load, callers that go when they are told to: failed calls
 storm       50,000 connections against a cap of 10,000: what open callers notice, memory and CPU
@@ -12,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import signal
 import socket
 import statistics
@@ -21,7 +23,7 @@ import threading
 import time
 
 from callers import Caller1, Caller2, gather
-from fleet import Bench
+from fleet import Bench, make_certificate
 
 KEY = "sk_live_operations"
 
@@ -34,10 +36,9 @@ def start(bench, **options):
     return bench.start(redis.port, workers=2, **options)
 
 
-def callers(bench, gateway, **options):
-    trust = f"{bench.folder}/certificate.pem"
+def callers(bench, gateway, trust="certificate.pem", **options):
     return [
-        kind(gateway.port, trust, KEY, fresh=fresh, **options)
+        kind(gateway.port, f"{bench.folder}/{trust}", KEY, fresh=fresh, **options)
         for kind in (Caller1, Caller2) for fresh in (False, False, True)]
 
 
@@ -61,6 +62,52 @@ def until(condition, what, seconds=30):
         if time.monotonic() > deadline:
             sys.exit(f"{what} takes longer than {seconds} s")
         time.sleep(0.02)
+
+
+def reloads(bench, count):
+    gateway = start(bench)
+    good, now = f"{bench.folder}/certificate.pem", 0
+    pairs = [(good + ".0", f"{bench.folder}/key.pem.0"), (good + ".1", f"{bench.folder}/key.pem.1")]
+    for pair in pairs:
+        make_certificate(*pair)
+    with open(f"{bench.folder}/trust.pem", "w") as trust:
+        for path in (good, pairs[0][0], pairs[1][0]):
+            trust.write(open(path).read())
+    with open(gateway.path) as file:
+        text = file.read()
+    load = callers(bench, gateway, trust="trust.pem")
+    outcomes = {"accepted": 0, "refused": 0}
+    memory = []
+
+    def reload(outcome, text):
+        with open(gateway.path, "w") as file:
+            file.write(text)
+        outcomes[outcome] += 1
+        gateway.process.send_signal(signal.SIGHUP)
+        # The files are watched too, so that there may be one more than was asked for.
+        until(lambda: gateway.metric(f'gateway_config_reloads_total{{result="{outcome}"}}') >= outcomes[outcome], outcome)
+        outcomes[outcome] = int(gateway.metric(f'gateway_config_reloads_total{{result="{outcome}"}}'))
+
+    for number in range(count):
+        if number % 10 == 3:
+            now = 1 - now
+            for source, target in zip(pairs[now], (good, f"{bench.folder}/key.pem")):
+                os.replace(shutil.copy(source, f"{source}.new"), target)
+        if number % 10 == 6:
+            reload("refused", text.replace("upstream: main", "upstream: mian"))
+        else:
+            # Another text each time.
+            reload("accepted", text + f"# {number}\n")
+        memory.append(resident(gateway))
+    result = {"reloads": count, **outcomes, **gather(load)}
+    gateway.process.kill()
+    quarter = memory[count // 4:count // 2]
+    last = memory[-count // 4:]
+    growth = statistics.mean(last) / statistics.mean(quarter) - 1
+    return result | {
+        "resident_MiB": {"first": round(memory[0], 1), "second_quarter": round(statistics.mean(quarter), 1),
+                         "last_quarter": round(statistics.mean(last), 1), "most": round(max(memory), 1)},
+        "growth": f"{100 * growth:+.1f} %"}
 
 
 def upgrades(bench, count):
@@ -256,7 +303,7 @@ def main():
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
     parser.add_argument("--count", type=int, help="upgrades, drains or rounds")
-    parser.add_argument("what", nargs="*", default=["upgrades", "drains", "storm", "handshakes", "scrape"])
+    parser.add_argument("what", nargs="*", default=["reloads", "upgrades", "drains", "storm", "handshakes", "scrape"])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     bench = Bench(options.folder, options.gateway)
@@ -265,6 +312,8 @@ def main():
         print(name, json.dumps(figures), flush=True)
 
     try:
+        if "reloads" in options.what:
+            tell("reloads", reloads(bench, options.count or 1000))
         if "upgrades" in options.what:
             tell("upgrades", upgrades(bench, options.count or 50))
         if "drains" in options.what:

@@ -28,7 +28,7 @@ import websockets.asyncio.server
 import websockets.exceptions
 
 from bench import free_port, wait_for
-from fleet import Redis
+from fleet import Redis, make_certificate
 
 # What explains a reason: the callers that provoke it, or the deeds after which it may be seen, for how many seconds.
 UPSTREAM_DEEDS = {"upstream dies": 25, "upstream hangs": 25}
@@ -129,11 +129,7 @@ class Soak:
 
     def make_certificate(self, name):
         os.makedirs(f"{self.folder}/{name}")
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-             "90", "-subj", f"/CN={name}", "-addext", "subjectAltName=DNS:localhost", "-keyout",
-             f"{self.folder}/{name}/key.pem", "-out", f"{self.folder}/{name}/chain.pem"],
-            check=True, stderr=subprocess.DEVNULL)
+        make_certificate(f"{self.folder}/{name}/chain.pem", f"{self.folder}/{name}/key.pem")
 
     def context(self):
         context = ssl.create_default_context()
