@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +153,7 @@ int main(int count, char **arguments) {
     }
     struct rlimit descriptors = {connections + 64, connections + 64};
     if (setrlimit(RLIMIT_NOFILE, &descriptors)) fail("too few file descriptors: raise the limit (ulimit -Hn)");
+    signal(SIGPIPE, SIG_IGN);
     context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
