@@ -1,9 +1,11 @@
 // A storm of callers that mean no good, from many addresses of this machine: one thread, epoll.
 //
 //   storm --port N --connections N --seconds S [--mode silent|half|whole] [--sources 8] [--pending 1024] [--again]
+//         [--rate R]
 //
 // silent connects and says nothing, half sends the first half of a ClientHello, whole finishes the handshake and then
-// is silent. With --again whoever is closed comes back until the time is over. Prints one line of JSON.
+// is silent. With --again whoever is closed comes back until the time is over, at most --rate a second. Prints one line
+// of JSON.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -27,7 +29,7 @@ enum { silent, half, whole };
 
 static SSL_CTX *context;
 static int port, connections = 1000, sources = 8, pendingMax = 1024, mode = silent, again = 0, poller;
-static double seconds = 10;
+static double seconds = 10, rate = 1e9;
 static unsigned char hello[4096];
 static int helloCount;
 static Connection *all, **closedOnes;
@@ -144,6 +146,7 @@ int main(int count, char **arguments) {
         else if (!strcmp(arguments[i], "--port")) port = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--connections")) connections = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--seconds")) seconds = atof(arguments[++i]);
+        else if (!strcmp(arguments[i], "--rate")) rate = atof(arguments[++i]);
         else if (!strcmp(arguments[i], "--sources")) sources = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--pending")) pendingMax = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--mode")) {
@@ -165,7 +168,7 @@ int main(int count, char **arguments) {
     struct epoll_event events[512];
     while (now() < begin + seconds) {
         while (pending < pendingMax && started < connections) start(&all[started]);
-        while (again && pending < pendingMax && closedCount) start(closedOnes[--closedCount]);
+        while (again && pending < pendingMax && closedCount && started < connections + rate * (now() - begin)) start(closedOnes[--closedCount]);
         if (!allStarted && started >= connections && !pending) allStarted = now() - begin;
         int n = epoll_wait(poller, events, 512, 20);
         for (int i = 0; i < n; i++) handle(events[i].data.ptr);

@@ -23,6 +23,35 @@ struct OverloadTests {
         #expect(try open.response().status == 200)
     }
 
+    @Test("a handshake that comes in pieces is taken, and half of one takes no memory to speak of")
+    func handshakePieces() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        for cut in [1, 4, 5, 6, 100, -1] {
+            let caller = try WireCaller(port: gateway.httpsPort)
+            let hello = caller.hello()
+            let first = cut > 0 ? cut : hello.count + cut
+            try caller.send(Array(hello[..<first]))
+            #expect(!caller.isOver(within: 20))
+            try caller.send(Array(hello[first...]))
+            try caller.send(caller.finish())
+            try caller.say(Gateway.request(fields: "Connection: close\r\n"))
+            #expect(caller.rest(within: 5).contains("200 OK"), "cut at \(first)")
+        }
+        let dripping = try WireCaller(port: gateway.httpsPort)
+        dripping.drip(dripping.hello(), every: 1)
+        try dripping.send(dripping.finish())
+        try dripping.say(Gateway.request(fields: "Connection: close\r\n"))
+        #expect(dripping.rest(within: 5).contains("200 OK"))
+
+        let hello = try WireCaller(port: gateway.httpsPort).hello()
+        let before = try gateway.metric("process_resident_memory_bytes") ?? 0
+        let halves = try (0..<400).map { _ in try TCPConnection(port: gateway.httpsPort) }
+        for caller in halves { try caller.stream.write(Array(hello[..<(hello.count / 2)])) }
+        for _ in 0..<5 { #expect(try gateway.call().status == 200) }
+        // A session each would be 28 MB.
+        #expect(try gateway.metric("process_resident_memory_bytes") ?? 0 < before + 10e6)
+    }
+
     @Test("a call waits for a connection to be free; one that waits too long, or too many, get 503")
     func queue() throws {
         let gate = Collected<Int>()

@@ -8,10 +8,19 @@ struct UpgradeTests {
     @Test("programs take over under load: no connection is refused or reset, no call fails")
     func takeOver() throws {
         let count = ProcessInfo.processInfo.environment["UPGRADES"].flatMap { Int($0) } ?? 5
-        let gateway = try Gateway(Setup(try Upstream()).with { $0.workers = 2 })
-        let kept = Callers(3, of: gateway, key: .enterprise)
+        // Each program has to ask for the key anew, and so for its connection to Redis.
+        let redis = try RedisServer()
+        let key = TestKey(secret: "sk_live_upgraded", id: "", account: "", tier: "")
+        try redis.store(key.secret, ["tier": "enterprise", "account": "upgraded"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\""
+                $0.workers = 2
+            })
+        let kept = Callers(3, of: gateway, key: key)
         // Connects for every call: the first to be refused when a socket goes.
-        let fresh = Callers(3, of: gateway, key: .enterprise, reconnects: true)
+        let fresh = Callers(3, of: gateway, key: key, reconnects: true)
         try kept.wait(for: 30)
         var present = try gateway.processes()
         #expect(present.count == 1)

@@ -8,6 +8,7 @@ import TLS
 
 extension Worker {
     func handleDownstream(_ event: Event, _ slot: Slot<Downstream>) {
+        if slot.value.isShakingHands, !takeHandshakeStep() { return }
         if slot.value.hasUnsentOutput {
             finishStep()
             if slot.value.isDead { return }
@@ -23,9 +24,8 @@ extension Worker {
 
     private func receive(_ slot: Slot<Downstream>, isHangup: Bool) {
         received.value.clear()
-        switch Socket.receive(
-            slot.value.descriptor, into: &received.value, limit: HardLimits.readBytes)
-        {
+        let limit = slot.value.transport == .greeting ? HardLimits.greetingBytes : HardLimits.readBytes
+        switch Socket.receive(slot.value.descriptor, into: &received.value, limit: limit) {
         case .wouldBlock:
             // Broken in both directions and nothing to read: reading will never report it.
             if isHangup { abandon(slot, .callerGone) }
@@ -43,10 +43,12 @@ extension Worker {
         case .lingering:
             return
         case .greeting:
-            guard !slot.value.isPlaintextPort, received.value.readable[0] == 0x16 else {
+            let first = slot.value.input.isEmpty ? received.value.readable[0] : slot.value.input.readable[0]
+            guard !slot.value.isPlaintextPort, first == 0x16 else {
                 refusePlaintext(slot)
                 return
             }
+            guard gatherHello(slot) else { return }
             guard let session = server.makeSession() else {
                 abandon(slot, .overloaded)
                 return
@@ -63,6 +65,28 @@ extension Worker {
             loadStash(slot)
             decrypt(slot)
         }
+    }
+
+    /// Keeps the beginning of a handshake until its first record is whole: a session takes 70 KiB, which
+    /// whoever sends half of a record does not get.
+    ///
+    /// - Returns: whether the record is in `received`.
+    private func gatherHello(_ slot: Slot<Downstream>) -> Bool {
+        if slot.value.input.isEmpty, Self.isWholeRecord(received.value.readable) { return true }
+        pool.ensureRoom(for: received.value.count, in: &slot.value.input)
+        _ = slot.value.input.moveContents(from: &received.value)
+        guard Self.isWholeRecord(slot.value.input.readable) else { return false }
+        received.value.clear()
+        _ = received.value.moveContents(from: &slot.value.input)
+        pool.give(&slot.value.input)
+        return true
+    }
+
+    /// Whether the bytes hold a record (RFC 8446 section 5.1), or one that is too long to be waited for.
+    private static func isWholeRecord(_ bytes: Span<UInt8>) -> Bool {
+        guard bytes.count >= 5 else { return false }
+        let length = Int(bytes[3]) << 8 | Int(bytes[4])
+        return bytes.count >= 5 + length || length > HardLimits.greetingBytes
     }
 
     private func shakeHands(_ slot: Slot<Downstream>) {

@@ -24,6 +24,7 @@ extension Worker {
             if let topology = shared.storeTopology { adopt(topology) }
         } else {
             connect(firstLane)
+            firstLane.state.value.isFresh = firstLane.connection.phase != .closed
         }
     }
 

@@ -8,7 +8,9 @@ extension Worker {
     func acceptConnections(on sockets: [Descriptor], _ index: Int, isPlaintextPort: Bool) {
         guard index < sockets.count else { return }
         let socket = sockets[index]
-        for _ in 0..<HardLimits.acceptsPerTurn {
+        let count =
+            state.value.wasBusyShakingHands ? HardLimits.acceptsPerBusyTurn : HardLimits.acceptsPerTurn
+        for _ in 0..<count {
             switch Socket.accept(on: socket) {
             case .accepted(let descriptor, let peer):
                 open(descriptor, peer, isPlaintextPort: isPlaintextPort)

@@ -3,6 +3,8 @@
 enum HardLimits {
     /// Bytes of one `recv`: several TLS records, and no more than the scratch block takes with a full stash.
     static let readBytes = 65_536
+    /// The same before the handshake, which begins with one record (RFC 8446 section 5.1).
+    static let greetingBytes = 16_384
     /// Plaintext of one turn: a full stash, one read, and the record that OpenSSL held back.
     static let plaintextBytes = 163_840
     /// Longest target that `limits.target` allows: room for it is made once.
@@ -82,5 +84,10 @@ enum HardLimits {
     /// Connections that one worker follows in the order in which their handshakes began.
     static let handshakeRow = 65_536
     /// New connections accepted per turn, so that a flood of them cannot starve the open ones.
-    static let acceptsPerTurn = 64
+    static let acceptsPerTurn = 16
+    /// Steps of handshakes taken per turn, for the same reason: about 1 ms with ECDSA. The others wait.
+    static let handshakeStepsPerTurn = 4
+    /// New connections accepted after a turn that had more of them to take: a handshake is two steps, and
+    /// whom nobody can serve waits better in the kernel's queue than in the row of those that are evicted.
+    static let acceptsPerBusyTurn = handshakeStepsPerTurn / 2
 }

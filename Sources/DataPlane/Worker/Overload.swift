@@ -6,13 +6,26 @@ import TLS
 // What is done before there is too much of something. Whoever has work under way finishes it; what is turned
 // away is counted, and answered where there is somebody to answer.
 //
-// Handshakes: the oldest one that has not ended makes room for the newest. A good caller needs milliseconds,
-// so what is pushed out is what holds a slot open on purpose.
+// Handshakes: a turn takes few steps of them, for each costs as much as ten calls: open callers do not wait for
+// a storm of new ones. The oldest one that has not ended makes room for the newest. A good caller needs
+// milliseconds, so what is pushed out is what holds a slot open on purpose.
 // Memory: over the watermark no connection is accepted, and if that is not enough idle ones are closed.
 // Upstreams: a call that finds every connection taken waits for one for a moment, in order of arrival.
 
 extension Worker {
     // MARK: Handshakes
+
+    /// A turn begins.
+    func beginHandshakes() {
+        state.value.wasBusyShakingHands = state.value.handshakeSteps > HardLimits.handshakeStepsPerTurn
+        state.value.handshakeSteps = 0
+    }
+
+    /// Whether a handshake may go on in this turn; if not, the poller reports it again in the next.
+    func takeHandshakeStep() -> Bool {
+        state.value.handshakeSteps += 1
+        return state.value.handshakeSteps <= HardLimits.handshakeStepsPerTurn
+    }
 
     /// Notes a connection whose handshake begins.
     func noteHandshake(_ slot: Slot<Downstream>) {

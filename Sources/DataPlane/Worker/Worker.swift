@@ -52,6 +52,9 @@ struct WorkerState {
     /// Connections whose handshake has not ended, oldest first; those that have ended since are passed over.
     var handshakes = Ring(repeating: SlotReference.none, capacity: HardLimits.handshakeRow)
     var openHandshakes = 0
+    /// Steps of handshakes in this turn, and whether the turn before had more than it could take.
+    var handshakeSteps = 0
+    var wasBusyShakingHands = false
     var pressure = MemoryPressure.none
     /// Calls that wait for a connection to their upstream.
     var queuedCalls = 0
@@ -232,6 +235,7 @@ package final class Worker {
         while !state.value.isStopping {
             poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
             updateClock()
+            beginHandshakes()
             for index in 0..<events.count { dropUnasked(events[index]) }
             for index in 0..<events.count { dispatch(events[index]) }
             finishStep()
