@@ -148,6 +148,10 @@ def drains(bench, count):
     return {"drains": count, **total}
 
 
+def chosen(result):
+    return {name: result[name] for name in ("requests", "errors", "p50_us", "p99_us", "max_us")}
+
+
 def resident(gateway):
     with open(f"/proc/{gateway.process.pid}/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS")) / 1024
@@ -162,8 +166,8 @@ class Storm:
     def __init__(self, bench, gateway, seconds, connections, *arguments):
         count = -(-connections // 18_000)
         self.processes = [subprocess.Popen(
-            ["nice", "-n", "19", f"{bench.folder}/storm", "--port", str(gateway.port), "--seconds", str(seconds), "--connections",
-             str(connections // count), "--pending", str(1024 // count), *arguments],
+            ["nice", "-n", "19", f"{bench.folder}/storm", "--port", str(gateway.port), "--seconds", str(seconds),
+             "--connections", str(connections // count), "--pending", str(1024 // count), *arguments],
             stdout=subprocess.PIPE, text=True) for _ in range(count)]
 
     @property
@@ -179,19 +183,17 @@ class Storm:
 def attack(bench, gateway, seconds, *arguments):
     """Good callers on 16 connections, then the same during a storm, and what the gateway takes meanwhile."""
 
-    def good(seconds, *more):
-        return bench.load(gateway, [KEY], "--connections", 16, "--seconds", seconds, *more)
+    def good(seconds):
+        return bench.load(gateway, [KEY], "--connections", 16, "--rate", 500, "--seconds", seconds)
 
     def figures(load):
-        result = json.loads(load.communicate()[0])
-        return {name: result[name] for name in ("requests", "errors", "p50_us", "p99_us", "max_us")}
+        return chosen(json.loads(load.communicate()[0]))
 
-    kept = ("--rate", 500)
-    before = figures(good(4, *kept))
-    before_fresh = figures(good(2, "--handshakes"))
+    before = figures(good(4))
+    before_fresh = figures(bench.load(gateway, [KEY], "--connections", 4, "--seconds", 2, "--handshakes"))
     memory, cpu, began = resident(gateway), gateway.cpu(), time.monotonic()
     # Good callers are there before the storm begins, and go before it ends.
-    during = good(seconds - 1, *kept)
+    during = good(seconds - 1)
     time.sleep(0.5)
     storm = Storm(bench, gateway, seconds, *arguments)
     peak = memory
@@ -215,8 +217,7 @@ def fresh_during(bench, gateway, seconds, *arguments):
     time.sleep(1)
     load = json.loads(bench.load(
         gateway, [KEY], "--connections", 4, "--seconds", seconds - 2, "--handshakes").communicate()[0])
-    return {"fresh_during": {k: load[k] for k in ("requests", "errors", "p50_us", "p99_us", "max_us")},
-            "storm_meanwhile": storm.figures()}
+    return {"good_fresh_during": chosen(load), "storm_meanwhile": storm.figures()}
 
 
 def scrape_rounds(bench, rounds, seconds, rate):

