@@ -87,7 +87,8 @@ public enum Successor {
     ///   - arguments: without the program's name.
     ///   - environment: for it; variables about sockets are replaced.
     ///   - sockets: each with its name.
-    /// - Returns: its process, and a descriptor that becomes readable when it serves, or ends without.
+    /// - Returns: its process, a child of our parent, and a descriptor that becomes readable when it serves,
+    ///   or ends without.
     public static func start(
         path: String, arguments: [String], environment: [String: String],
         sockets: [(name: String, descriptor: Descriptor)]
@@ -113,35 +114,21 @@ public enum Successor {
     private static func spawn(
         _ path: String, _ arguments: [String], _ environment: [String: String], _ kept: [Int32]
     ) throws(SystemError) -> Int32 {
-        var actions = unsafe posix_spawn_file_actions_t()
-        unsafe posix_spawn_file_actions_init(&actions)
-        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
-        // Onto itself: the copy in the new program is not closed on exec.
-        for number in kept { unsafe posix_spawn_file_actions_adddup2(&actions, number, number) }
-        var attributes = posix_spawnattr_t()
-        unsafe posix_spawnattr_init(&attributes)
-        defer { unsafe posix_spawnattr_destroy(&attributes) }
-        var none = sigset_t()
-        unsafe sigemptyset(&none)
-        unsafe posix_spawnattr_setsigmask(&attributes, &none)
-        var defaults = sigset_t()
-        unsafe sigemptyset(&defaults)
-        unsafe sigaddset(&defaults, SIGPIPE)
-        unsafe posix_spawnattr_setsigdefault(&attributes, &defaults)
-        unsafe posix_spawnattr_setflags(
-            &attributes, Int16(POSIX_SPAWN_SETSIGMASK) | Int16(POSIX_SPAWN_SETSIGDEF))
-        var argumentPointers = unsafe ([path] + arguments).map { unsafe strdup($0) } + [nil]
-        var environmentPointers = unsafe environment.map { unsafe strdup("\($0)=\($1)") } + [nil]
+        guard unsafe access(path, X_OK) == 0 else { throw .last("start \(path)") }
+        let argumentPointers = unsafe ([path] + arguments).map { unsafe strdup($0) } + [nil]
+        let environmentPointers = unsafe environment.map { unsafe strdup("\($0)=\($1)") } + [nil]
         defer {
             for index in unsafe argumentPointers.indices { unsafe free(argumentPointers[index]) }
             for index in unsafe environmentPointers.indices { unsafe free(environmentPointers[index]) }
         }
-        var started: pid_t = 0
-        let code = unsafe posix_spawn(
-            &started, path, &actions, &attributes, &argumentPointers, &environmentPointers)
-        guard code == 0 else { throw SystemError(code: code, operation: "start \(path)") }
+        let started = unsafe gw_start_beside(
+            path, argumentPointers, environmentPointers, kept, Int32(kept.count))
+        guard started > 0 else { throw .last("start \(path)") }
         return started
     }
+
+    /// Whether another process waits for this one to serve, to hand the service over.
+    public static func isAwaited(environment: [String: String]) -> Bool { environment[readyVariable] != nil }
 
     /// Tells the process that started this one that it may go; nothing without one.
     public static func sayReady(environment: [String: String]) {

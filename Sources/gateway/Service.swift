@@ -96,7 +96,8 @@ final class Service {
         try admin?.start()
         try server.start()
         whenServing(self)
-        manager.ready()
+        // systemd hears of a successor from the process that it still knows as the service.
+        if !Successor.isAwaited(environment: environment) { manager.ready() }
         Successor.sayReady(environment: environment)
         loop()
         server.join()

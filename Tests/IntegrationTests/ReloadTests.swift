@@ -269,7 +269,7 @@ struct ReloadTests {
         try streams.finish()
         let before = try #require(settled)
         let after = try usage(gateway)
-        // A quarter of a hundred reloads is not enough for an allocator to have settled, least of all a debug build's.
+        // A quarter of a hundred reloads is not enough for an allocator to have settled.
         let growth = count < 1_000 ? 1.25 : 1.05
         #expect(after.resident < before.resident * growth, "\(before.resident) -> \(after.resident) bytes")
         #expect(after.descriptors <= before.descriptors + 8)
@@ -292,8 +292,8 @@ extension ReloadTests {
             case "/api/events":
                 try exchange.receiveBody()
                 try exchange.send(
-                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-                        + "5\r\none\n\n\r\n")
+                    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+                        + "Transfer-Encoding: chunked\r\n\r\n5\r\none\n\n\r\n")
                 try Deadline(seconds: 600).wait("the reloads") { !gate.values.isEmpty }
                 try exchange.send("5\r\ntwo\n\n\r\n0\r\n\r\n")
             default: try Upstream.answer("ok")(exchange)

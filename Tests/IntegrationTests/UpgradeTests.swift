@@ -33,6 +33,9 @@ struct UpgradeTests {
             }
             try fresh.wait(for: 5)
         }
+        // A service manager supervises its own children alone: the last program is one as the first was.
+        let status = try String(contentsOfFile: "/proc/\(present[0])/status", encoding: .utf8)
+        #expect(status.contains("PPid:\t\(ProcessInfo.processInfo.processIdentifier)\n"))
         let calls = try kept.stop() + fresh.stop()
         #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count) calls")
         #expect(try gateway.admin("/readyz").status == 200)

@@ -6,8 +6,8 @@ import TLS
 // What is done before there is too much of something. Whoever has work under way finishes it; what is turned
 // away is counted, and answered where there is somebody to answer.
 //
-// Handshakes: a turn takes few steps of them, for each costs as much as ten calls: open callers do not wait for
-// a storm of new ones. The oldest one that has not ended makes room for the newest. A good caller needs
+// Handshakes: a turn takes few steps of them, for each costs as much as ten calls: open callers do not wait
+// for a storm of new ones. The oldest one that has not ended makes room for the newest. A good caller needs
 // milliseconds, so what is pushed out is what holds a slot open on purpose.
 // Memory: over the watermark no connection is accepted, and if that is not enough idle ones are closed.
 // Upstreams: a call that finds every connection taken waits for one for a moment, in order of arrival.
