@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measures what operators rely on: Tests/Bench/operations [reloads] [upgrades] [drains] [storm] [handshakes] [scrape]
+"""Measures what operators rely on: Tests/Bench/operations [reloads] [upgrades] [drains] [scrape] [storm] [handshakes]
 
-reloads     1,000 of them under load, one in ten with another certificate, one in ten of a bad file: failed calls, memory
+reloads     1,000 under load, one in ten with another certificate, one in ten of a bad file: failed calls, memory
 upgrades    SIGUSR2 under load, HTTP/1.1 and HTTP/2, kept and fresh connections: refused, reset and failed calls
 drains      SIGTERM under the same load, callers that go when they are told to: failed calls
 storm       50,000 connections against a cap of 10,000: what open callers notice, memory and CPU
@@ -86,8 +86,9 @@ def reloads(bench, count):
         outcomes[outcome] += 1
         gateway.process.send_signal(signal.SIGHUP)
         # The files are watched too, so that there may be one more than was asked for.
-        until(lambda: gateway.metric(f'gateway_config_reloads_total{{result="{outcome}"}}') >= outcomes[outcome], outcome)
-        outcomes[outcome] = int(gateway.metric(f'gateway_config_reloads_total{{result="{outcome}"}}'))
+        metric = f'gateway_config_reloads_total{{result="{outcome}"}}'
+        until(lambda: gateway.metric(metric) >= outcomes[outcome], outcome)
+        outcomes[outcome] = int(gateway.metric(metric))
 
     for number in range(count):
         if number % 10 == 3:
@@ -315,8 +316,6 @@ def main():
     parser.add_argument("what", nargs="*", default=["reloads", "upgrades", "drains", "storm", "handshakes", "scrape"])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    if {"storm", "handshakes"} & set(options.what):
-        os.sched_setaffinity(0, os.sched_getaffinity(0) - {0})
     bench = Bench(options.folder, options.gateway)
 
     def tell(name, figures):
@@ -329,6 +328,11 @@ def main():
             tell("upgrades", upgrades(bench, options.count or 50))
         if "drains" in options.what:
             tell("drains", drains(bench, options.count or 10))
+        if "scrape" in options.what:
+            tell("scrape", scrape_cost(bench, 1000))
+            tell("scrape", scrape_rounds(bench, options.count or 30, 4, 3000))
+        for process in [0] + [each.pid for each in bench.processes if each.poll() is None]:
+            os.sched_setaffinity(process, set(range(1, os.cpu_count())))
         if "storm" in options.what:
             for more in ((), ("--again", "--rate", "2500")):
                 gateway = start(bench, workers=1, core=0, connections=10_000)
@@ -343,9 +347,6 @@ def main():
                     tell(f"handshakes, cap {cap}, {mode}", attack(bench, gateway, 12, *storm)
                          | fresh_during(bench, gateway, 10, *storm))
                     gateway.process.kill()
-        if "scrape" in options.what:
-            tell("scrape", scrape_cost(bench, 1000))
-            tell("scrape", scrape_rounds(bench, options.count or 30, 4, 3000))
     finally:
         bench.end()
 
