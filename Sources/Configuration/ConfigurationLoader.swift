@@ -48,7 +48,7 @@ package enum ConfigurationLoader {
         let context = Context(environment: environment, files: files)
         var configuration: GatewayConfiguration?
         if let node = Composition.compose(text, context.problems) {
-            if let root = Value(node: node, context: context).section() {
+            if let root = Value(node: node, context: context).section(FileKeys.description) {
                 configuration = resolve(root, processors: processors)
                 root.finish()
             }
@@ -88,7 +88,7 @@ package enum ConfigurationLoader {
         let traces = root["traces"].flatMap(TracesSection.read)
         let workers = MiscellaneousSection.workers(root["workers"], processors: processors)
         let trusted = MiscellaneousSection.trustedProxies(root["trusted_proxies"])
-        let legacy = root["rate_limit_headers"]?.choice([("standard", false), ("legacy", true)]) ?? false
+        let legacy = FileKeys.legacyHeaders.value(in: root)
         guard let listen, let keys else { return nil }
         return GatewayConfiguration(
             listen: listen.configuration, admin: admin, store: store ?? StoreSection.standard, keys: keys,

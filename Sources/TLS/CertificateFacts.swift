@@ -8,6 +8,8 @@ package struct CertificateFacts: Sendable {
     /// DNS names of the subject alternative name, lower case; the common name where there are none.
     package let names: [String]
     /// Unix seconds.
+    package let notBefore: Int64
+    /// Unix seconds.
     package let notAfter: Int64
     let keyType: Int32
 
@@ -38,7 +40,8 @@ package struct CertificateFacts: Sendable {
         if names.isEmpty, !common.isEmpty { names = [common.lowercased()] }
         return unsafe CertificateFacts(
             subject: common.isEmpty ? names.first ?? "unnamed" : common, names: names,
-            notAfter: expiry(of: certificate),
+            notBefore: seconds(X509_get0_notBefore(certificate)),
+            notAfter: seconds(X509_get0_notAfter(certificate)),
             keyType: EVP_PKEY_get_base_id(X509_get0_pubkey(certificate)))
     }
 
@@ -108,12 +111,19 @@ package struct CertificateFacts: Sendable {
         return names
     }
 
-    private static func expiry(of certificate: OpaquePointer) -> Int64 {
+    /// Whether a client that asks for a host accepts the certificate: by name, or by a wildcard for its first
+    /// label (RFC 9525 section 6.3).
+    package func covers(_ host: String) -> Bool {
+        let host = host.lowercased()
+        if names.contains(host) { return true }
+        guard let dot = host.firstIndex(of: ".") else { return false }
+        return names.contains("*" + host[dot...])
+    }
+
+    private static func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
         var days: Int32 = 0
         var seconds: Int32 = 0
-        guard unsafe ASN1_TIME_diff(&days, &seconds, nil, X509_get0_notAfter(certificate)) == 1 else {
-            return 0
-        }
+        guard unsafe ASN1_TIME_diff(&days, &seconds, nil, time) == 1 else { return 0 }
         return WallClock.nowSeconds() + Int64(days) * 86_400 + Int64(seconds)
     }
 }

@@ -33,19 +33,29 @@ struct Check: ParsableCommand {
 
 /// What can only be known by trying.
 enum LiveCheck {
-    /// Certificates and keys that do not fit, or are over.
+    /// Certificates and keys that do not fit, are over or have not begun, and hosts that none covers.
     static func certificates(_ configuration: GatewayConfiguration) -> [String] {
         var problems: [String] = []
+        var usable: [CertificateFacts] = []
         for files in configuration.listen.certificates {
             do {
                 let facts = try CertificateFacts.inspect(
                     chainPath: files.chainPath, privateKeyPath: files.privateKeyPath)
                 if facts.notAfter <= WallClock.nowSeconds() {
                     problems.append("\(files.chainPath): the certificate of \(facts.subject) has expired")
+                } else if facts.notBefore > WallClock.nowSeconds() {
+                    problems.append(
+                        "\(files.chainPath): the certificate of \(facts.subject) is not valid yet")
                 }
+                usable.append(facts)
             } catch {
                 problems.append(error.message)
             }
+        }
+        // Where one cannot be read, what it would have covered is no second problem.
+        guard usable.count == configuration.listen.certificates.count else { return problems }
+        for host in configuration.listen.hosts where !usable.contains(where: { $0.covers(host) }) {
+            problems.append("no certificate covers \(host), which listen.https.hosts names")
         }
         return problems
     }

@@ -7,7 +7,8 @@ import TLS
 
 struct ConfigCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "config", abstract: "Look at configurations.", subcommands: [Diff.self])
+        commandName: "config", abstract: "Look at configurations.",
+        subcommands: [Diff.self, Reference.self])
 
     struct Diff: ParsableCommand {
         static let configuration = CommandConfiguration(
@@ -55,6 +56,15 @@ struct ConfigCommand: ParsableCommand {
             option.config = path
             return try option.load()
         }
+    }
+}
+
+extension ConfigCommand {
+    struct Reference: ParsableCommand {
+        static let configuration = CommandConfiguration(
+            abstract: "Print what every key of the configuration file does, in Markdown.")
+
+        func run() { Console.out(ConfigurationReference.markdown) }
     }
 }
 

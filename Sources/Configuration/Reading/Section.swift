@@ -1,6 +1,6 @@
 import Yams
 
-/// A mapping whose keys are known beforehand.
+/// A mapping whose keys are known beforehand, by their descriptions.
 final class Section {
     private struct Entry {
         let key: String
@@ -12,11 +12,12 @@ final class Section {
     private static let mergeDepthMax = 8
 
     let value: Value
+    private let description: SectionDescription
     private var entries: [Entry] = []
-    private var asked: [String] = []
 
-    init(_ mapping: Node.Mapping, _ value: Value) {
+    init(_ mapping: Node.Mapping, _ value: Value, _ description: SectionDescription) {
         self.value = value
+        self.description = description
         add(mapping, depth: 0)
     }
 
@@ -60,7 +61,7 @@ final class Section {
     /// The value of a key, nil when it is absent. A key without a value is a mistake: taking it for the
     /// default would turn `client_ca:` with a forgotten path into "no client certificates".
     subscript(key: String) -> Value? {
-        asked.append(key)
+        precondition(description.knows(key), "what is read is described")
         guard let entry = entries.first(where: { $0.key == key }) else { return nil }
         guard !entry.value.isNull else {
             value.context.problems.add(entry.place, "\"\(key)\" has no value")
@@ -83,12 +84,13 @@ final class Section {
         entries.map { ($0.key, $0.place, $0.value) }
     }
 
-    /// Reports keys that nobody has asked for.
+    /// Reports keys that have no description.
     func finish() {
-        for entry in entries where !asked.contains(entry.key) {
+        let names = description.keys.map(\.name)
+        for entry in entries where !description.knows(entry.key) {
             value.context.problems.add(
                 entry.place,
-                "unknown key \"\(Shown.text(entry.key))\"" + Suggestion.text(for: entry.key, among: asked))
+                "unknown key \"\(Shown.text(entry.key))\"" + Suggestion.text(for: entry.key, among: names))
         }
     }
 }

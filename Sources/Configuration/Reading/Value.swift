@@ -116,6 +116,23 @@ struct Value {
         return nil
     }
 
+    /// `10%` or `0.1%`, in millionths.
+    func share() -> Int? {
+        guard let text = text() else { return nil }
+        let parts = text.dropLast().split(separator: ".", omittingEmptySubsequences: false)
+        guard text.hasSuffix("%"), (1...2).contains(parts.count), let whole = Units.digits(parts[0]),
+            whole <= 100,
+            parts.count == 1 || (1...4).contains(parts[1].count),
+            let fraction = parts.count == 1
+                ? 0 : Units.digits(parts[1] + String(repeating: "0", count: 4 - min(4, parts[1].count))),
+            whole * 10_000 + fraction <= 1_000_000
+        else {
+            problem("\"\(written)\" is not a share between 0% and 100%, like 10% or 0.1%")
+            return nil
+        }
+        return whole * 10_000 + fraction
+    }
+
     func list() -> [Value] {
         guard let sequence = node.sequence else {
             problem("expected a list, found \(kind)")
@@ -129,11 +146,15 @@ struct Value {
         node.scalar == nil ? list() : [self]
     }
 
-    func section() -> Section? {
+    /// A mapping with the keys of a description.
+    func section(_ description: SectionDescription) -> Section? {
         guard let mapping = node.mapping else {
             problem("expected names with values, found \(kind)")
             return nil
         }
-        return Section(mapping, self)
+        return Section(mapping, self, description)
     }
+
+    /// A mapping whose keys are the operator's own names.
+    func names() -> Section? { section(SectionDescription("", "", [])) }
 }

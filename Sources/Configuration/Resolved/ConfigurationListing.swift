@@ -71,6 +71,7 @@ private struct Listing {
         }
         add("listen.https.minimum_version", listen.minimumTLSVersion == .v1_2 ? "1.2" : "1.3")
         add("listen.https.client_ca", listen.clientCAPath)
+        add("listen.https.hosts", listen.hosts.joined(separator: ", "))
         add("listen.https.strict_host", "\(listen.strictHost)")
         add("listen.plaintext.address", listen.plaintext?.address)
     }
@@ -141,6 +142,7 @@ private struct Listing {
         add("\(name).add_prefix", route.addPrefix)
         add("\(name).body", route.bodyBytes.map { "\($0)" })
         add("\(name).response_timeout", route.responseTimeoutMilliseconds.map { "\($0) ms" })
+        add("\(name).idle_timeout", route.idleTimeoutMilliseconds.map { "\($0) ms" })
     }
 
     mutating func add(_ timeouts: Timeouts) {

@@ -48,6 +48,8 @@ package struct ListenConfiguration: Sendable {
     package var minimumTLSVersion: TLSMinimum
     /// Callers must present a certificate of this authority.
     package var clientCAPath: String?
+    /// Names that callers use, in lower case; a certificate has to cover each.
+    package var hosts: [String] = []
     /// Answer 421 to a `Host` that the certificate does not cover.
     package var strictHost: Bool
     /// The port that refuses plain HTTP; absent without one.

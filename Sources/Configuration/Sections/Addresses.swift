@@ -31,6 +31,16 @@ enum Addresses {
         return text
     }
 
+    /// A name, in lower case.
+    static func host(_ value: Value) -> String? {
+        guard let text = value.text() else { return nil }
+        guard let name = hostAndPort(text[...], port: 1), !text.contains(":") else {
+            value.problem("\"\(value.written)\" is not a host name like api.example.com")
+            return nil
+        }
+        return name.host.lowercased()
+    }
+
     /// A DNS name, an IPv4 address or a bracketed IPv6 address, with a port or `port`. The brackets go.
     static func hostAndPort(_ text: Substring, port: Int) -> (host: String, port: Int)? {
         var host = text

@@ -1,11 +1,11 @@
 /// `admin`.
 enum AdminSection {
     /// A shorter token can be guessed in the time that a listener lives.
-    private static let tokenBytesMin = 16
-    private static let tokenBytesMax = 512
+    static let tokenBytesMin = 16
+    static let tokenBytesMax = 512
 
     static func read(_ value: Value) -> AdminConfiguration? {
-        guard let section = value.section() else { return nil }
+        guard let section = value.section(AdminKeys.description) else { return nil }
         defer { section.finish() }
         let token = section["token_file"].flatMap(Self.token)
         let path = token == nil ? nil : section["token_file"]?.text()
@@ -17,7 +17,7 @@ enum AdminSection {
                 file.problem("read_token_file holds the same token as token_file")
             }
         }
-        let hosts = section["hosts"]?.list().compactMap(Self.host) ?? []
+        let hosts = section["hosts"]?.list().compactMap(Addresses.host) ?? []
         let publicURL = section["public_url"].flatMap(Self.url)
         guard let address = section.required("address", "admin").flatMap(Addresses.listen) else { return nil }
         return AdminConfiguration(
@@ -41,15 +41,6 @@ enum AdminSection {
         return StorePassword(text)
     }
 
-    private static func host(_ value: Value) -> String? {
-        guard let text = value.text() else { return nil }
-        guard let name = Addresses.hostAndPort(text[...], port: 1), !text.contains(":") else {
-            value.problem("\"\(value.written)\" is not a host name like gateway-admin.internal")
-            return nil
-        }
-        return name.host.lowercased()
-    }
-
     private static func url(_ value: Value) -> String? {
         guard let text = value.text() else { return nil }
         guard text.hasPrefix("https://"),
@@ -60,4 +51,27 @@ enum AdminSection {
         }
         return text
     }
+}
+
+enum AdminKeys {
+    static let description = SectionDescription(
+        "admin",
+        "Health, metrics, the admin API and the dashboard, in plain HTTP. Keep it on an address that only "
+            + "operators reach.",
+        [
+            .key(
+                "token_file", "path of a file", default: "API and dashboard answer 403",
+                "holds the token of those who may read and change everything: "
+                    + "\(AdminSection.tokenBytesMin) to \(AdminSection.tokenBytesMax) visible characters"),
+            .key(
+                "read_token_file", "path of a file", default: "none",
+                "the same for those who may only look; needs `token_file`"),
+            .key(
+                "hosts", "list of host names", default: "none",
+                "names under which a browser may reach this listener, besides `localhost` and addresses"),
+            .key(
+                "public_url", "like `https://api.example.com`", default: "the dashboard's host",
+                "where callers find the gateway; for calls to paste that the dashboard shows"),
+            .key("address", "address and port", default: nil, "as under `listen.https`"),
+        ])
 }

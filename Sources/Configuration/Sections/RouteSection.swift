@@ -3,8 +3,10 @@ import Keys
 /// `routes`.
 enum RouteSection {
     /// Routes are a label of the metrics and a row in the router.
-    private static let routesMax = 1_000
-    private static let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"]
+    static let routesMax = 1_000
+    static let pathBytesMax = 1_024
+    static let labelBytesMax = 128
+    static let methods = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"]
 
     static func read(_ value: Value, upstreams: [String]) -> [RouteConfiguration] {
         var routes: [RouteConfiguration] = []
@@ -38,12 +40,12 @@ enum RouteSection {
     }
 
     private static func readOne(_ value: Value, upstreams: [String]) -> RouteConfiguration? {
-        guard let section = value.section() else { return nil }
+        guard let section = value.section(RouteKeys.description) else { return nil }
         defer { section.finish() }
         let path = section.required("path", "a route").flatMap(routePath)
         let methods = section["methods"].map(readMethods) ?? []
         let scopes = section["scopes"].map(readScopes) ?? []
-        let isPublic = section["access"]?.choice([("public", true), ("key", false)]) ?? false
+        let isPublic = RouteKeys.isPublic.value(in: section)
         if isPublic, !scopes.isEmpty { section["scopes"]?.problem("a public route has no scopes") }
         var upstream: Int?
         if let name = section.required("upstream", "a route"), let text = name.text() {
@@ -54,17 +56,17 @@ enum RouteSection {
             }
         }
         let label = section["name"].flatMap(readLabel)
-        let cost = section["cost"]?.integer(in: 1...1_000) ?? 1
-        let forwardsAuthorization = section["forward_authorization"]?.bool() ?? false
+        let cost = RouteKeys.cost.value(in: section)
+        let forwardsAuthorization = RouteKeys.forwardAuthorization.value(in: section)
         let host = section["host"].flatMap(readHost)
         let strip = section["strip_prefix"].flatMap(Paths.prefix)
         if let strip, let path, !begins(path, with: strip) {
             section["strip_prefix"]?.problem("no request to this route begins so")
         }
         let add = section["add_prefix"].flatMap(Paths.prefix)
-        let body = section["body"]?.size(in: 0...Int.max)
-        let timeout = section["response_timeout"]?.duration(in: 1...86_400_000)
-        let idle = section["idle_timeout"]?.duration(in: 1...86_400_000)
+        let body = RouteKeys.body.value(in: section)
+        let timeout = RouteKeys.responseTimeout.value(in: section)
+        let idle = RouteKeys.idleTimeout.value(in: section)
         guard let path, let upstream else { return nil }
         return RouteConfiguration(
             name: label ?? path, path: path, methods: methods, isPublic: isPublic, scopes: scopes,
@@ -76,7 +78,7 @@ enum RouteSection {
     /// `/a/b`, `/a/*/c`, `/a/{id}`, `/a/**`.
     static func routePath(_ value: Value) -> String? {
         guard let text = Paths.request(value) else { return nil }
-        guard text.utf8.count <= 1_024 else {
+        guard text.utf8.count <= pathBytesMax else {
             value.problem("a route's path has at most 1,024 bytes")
             return nil
         }
@@ -151,10 +153,10 @@ enum RouteSection {
 
     private static func readLabel(_ value: Value) -> String? {
         guard let text = value.text() else { return nil }
-        guard text.utf8.count <= 128,
+        guard text.utf8.count <= labelBytesMax,
             text.utf8.allSatisfy({ $0 >= 0x20 && $0 < 0x7F && $0 != 34 && $0 != 92 })
         else {
-            value.problem("a route's name is up to 128 printable characters")
+            value.problem("a route's name is up to \(labelBytesMax) printable characters")
             return nil
         }
         return text
@@ -168,4 +170,53 @@ enum RouteSection {
         }
         return text
     }
+}
+
+enum RouteKeys {
+    static let isPublic = Setting.choice(
+        "access", [("public", true), ("key", false)], default: "key",
+        "`public` needs no key and has no limit")
+    static let cost = Setting.integer("cost", in: 1...1_000, default: 1, "permits that a call takes")
+    static let forwardAuthorization = Setting.flag(
+        "forward_authorization", default: false, "passes the caller's `Authorization` on")
+    static let body = Setting.size(
+        "body", in: 0...Int.max, default: "`limits.body`", "the longest body of a request")
+    static let responseTimeout = Setting.duration(
+        "response_timeout", in: 1...86_400_000, default: "the upstream's",
+        "until the answer's head, and between two arrivals of its body")
+    static let idleTimeout = Setting.duration(
+        "idle_timeout", in: 1...86_400_000,
+        default: "the response timeout, at least 5m for what is silent by nature",
+        "longest silence once an answer has begun, and of a WebSocket; event streams and gRPC are silent by "
+            + "nature, too")
+
+    static let description = SectionDescription(
+        "routes[]",
+        "What a path needs and where it goes. The most specific path wins, whatever the order: a word beats "
+            + "`*` or `{name}`, which beats `**`.",
+        [
+            .key(
+                "path", "path of at most \(RouteSection.pathBytesMax) bytes", default: nil,
+                "`*` or `{name}` stands for one segment, `**` at the end for the rest"),
+            .key(
+                "methods",
+                "one or a list of " + RouteSection.methods.map { "`\($0)`" }.joined(separator: ", "),
+                default: "all", "`GET` serves `HEAD` too"),
+            .key(
+                "scopes", "one or a list of scopes", default: "any valid key will do",
+                "all of them are needed; at most \(ScopeSet.countMax)"),
+            isPublic.description,
+            .key("upstream", "name of an upstream", default: nil, "where the call goes"),
+            .key(
+                "name", "up to \(RouteSection.labelBytesMax) printable characters", default: "the path",
+                "for metrics and logs"),
+            cost.description, forwardAuthorization.description,
+            .key("host", "host name", default: "the caller's", "`Host` as the upstream sees it"),
+            .key(
+                "strip_prefix", "path of whole segments", default: "nothing",
+                "cut off the front of the path before it is forwarded"),
+            .key(
+                "add_prefix", "path of whole segments", default: "nothing", "put in front of it after that"),
+            body.description, responseTimeout.description, idleTimeout.description,
+        ])
 }

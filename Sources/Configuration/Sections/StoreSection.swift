@@ -2,10 +2,11 @@
 enum StoreSection {
     static let standard = StoreConfiguration(
         endpoint: .redis(host: "127.0.0.1", port: 6_379, tls: false), user: nil, password: nil, database: 0,
-        caPath: nil, prefix: "gateway:", timeoutMilliseconds: 250, onOutage: .local)
+        caPath: nil, prefix: StoreKeys.prefix, timeoutMilliseconds: StoreKeys.timeout.standard,
+        onOutage: StoreKeys.onOutage.standard)
 
     static func read(_ value: Value) -> StoreConfiguration? {
-        guard let section = value.section() else { return nil }
+        guard let section = value.section(StoreKeys.description) else { return nil }
         defer { section.finish() }
         var store = standard
         if let url = section["url"] { readURL(url, into: &store) }
@@ -17,9 +18,8 @@ enum StoreSection {
                 prefix.problem("a prefix is 1 to 64 letters, digits and -._:")
             }
         }
-        store.timeoutMilliseconds = section["timeout"]?.duration(in: 10...10_000) ?? 250
-        store.onOutage =
-            section["on_outage"]?.choice([("local", .local), ("closed", .closed), ("open", .open)]) ?? .local
+        store.timeoutMilliseconds = StoreKeys.timeout.value(in: section)
+        store.onOutage = StoreKeys.onOutage.value(in: section)
         return store
     }
 
@@ -146,4 +146,29 @@ enum StoreSection {
         }
         return complete
     }
+}
+
+enum StoreKeys {
+    static let prefix = "gateway:"
+    static let timeout = Setting.duration(
+        "timeout", in: 10...10_000, default: 250,
+        "a command that takes longer counts as an outage: no call ever hangs on Redis")
+    static let onOutage = Setting.choice(
+        "on_outage", [("local", OutagePolicy.local), ("closed", .closed), ("open", .open)], default: "local",
+        "limits while Redis is away: this node's own exact windows with its share of the limit, 503, or none")
+
+    static let description = SectionDescription(
+        "store", "Where keys and windows live.",
+        [
+            .key(
+                "url", "url", default: "redis://127.0.0.1:6379/0",
+                "`redis://[user:password@]host:port/db`, `redis+unix://[user:password@]/path`, "
+                    + "`redis+sentinel://host:port,host:port/name`, `redis+cluster://host:port,host:port`; "
+                    + "`rediss://` and its kin over verified TLS; `memory:` for one process without Redis"),
+            .key("ca", "path of a PEM file", default: "the system's", "trust for TLS to Redis"),
+            .key(
+                "prefix", "1 to 64 letters, digits and `-._:`", default: prefix,
+                "before every name in Redis, so that several sets of gateways may share one"),
+            timeout.description, onOutage.description,
+        ])
 }

@@ -3,10 +3,10 @@ import Limits
 /// `tiers`.
 enum TierSection {
     /// Tiers that metrics can tell apart.
-    private static let tiersMax = 32
+    static let tiersMax = 32
 
     static func read(_ value: Value) -> [TierConfiguration] {
-        guard let section = value.section() else { return [] }
+        guard let section = value.names() else { return [] }
         var tiers: [TierConfiguration] = []
         for (name, place, item) in section.all() {
             guard Names.isName(name) else {
@@ -22,7 +22,7 @@ enum TierSection {
     }
 
     private static func readOne(_ name: String, _ value: Value) -> LimitSpecification? {
-        guard let tier = value.section() else { return nil }
+        guard let tier = value.section(TierKeys.description) else { return nil }
         defer { tier.finish() }
         return tier.required("limits", "tier \"\(name)\"").flatMap(limits)
     }
@@ -58,7 +58,7 @@ enum TierSection {
 
 /// Names that become metric labels and header texts.
 enum Names {
-    private static let bytesMax = 64
+    static let bytesMax = 64
 
     /// 1 to 64 letters, digits, - and _.
     static func isName(_ text: String) -> Bool {
@@ -69,4 +69,16 @@ enum Names {
     static func problem(_ text: String) -> String {
         "\"\(Shown.text(text))\" is not a name: letters, digits, - and _, up to \(bytesMax)"
     }
+}
+
+enum TierKeys {
+    static let description = SectionDescription(
+        "tiers.<name>",
+        "Limits of an account, by tier; a record may override them. Names have 1 to \(Names.bytesMax) "
+            + "letters, digits, `-` and `_`; there are 1 to \(TierSection.tiersMax) tiers.",
+        [
+            .key(
+                "limits", "one or a list of limits", default: nil,
+                "windows that hold together: a call passes all of them or costs nothing")
+        ])
 }

@@ -1,19 +1,16 @@
 /// `traces`.
 enum TracesSection {
     /// Where collectors take spans in OTLP/HTTP.
-    private static let standardPath = "/v1/traces"
-    private static let standardPort = 4_318
+    static let standardPath = "/v1/traces"
+    static let standardPort = 4_318
 
     static func read(_ value: Value) -> TraceConfiguration? {
-        guard let section = value.section() else { return nil }
+        guard let section = value.section(TraceKeys.description) else { return nil }
         defer { section.finish() }
         var traces = TraceConfiguration(
             host: "", port: standardPort, usesTLS: false, path: standardPath, caPath: nil,
-            sampleMillionths: 10_000, service: "gateway")
+            sampleMillionths: TraceKeys.sample.value(in: section), service: TraceKeys.service)
         traces.caPath = section["ca"].flatMap(Paths.readable)
-        if let item = section["sample"] {
-            traces.sampleMillionths = MiscellaneousSection.share(item) ?? traces.sampleMillionths
-        }
         if let item = section["service"], let text = item.text() {
             if Names.isName(text) { traces.service = text } else { item.problem(Names.problem(text)) }
         }
@@ -38,4 +35,27 @@ enum TracesSection {
         else { return nil }
         return (host, port, path)
     }
+}
+
+enum TraceKeys {
+    static let service = "gateway"
+    static let sample = Setting.share(
+        "sample", default: 10_000,
+        "the share of calls without a trace of their own that is kept; a caller that traces decides itself")
+
+    static let description = SectionDescription(
+        "traces",
+        "Spans to an OpenTelemetry collector, OTLP/HTTP in JSON: one for each sampled call and one for its "
+            + "upstream. A collector that is away or slow costs spans, never calls.",
+        [
+            .key(
+                "endpoint", "url, `http://` or `https://`", default: nil,
+                "the collector; without a port \(TracesSection.standardPort), without a path "
+                    + "`\(TracesSection.standardPath)`"),
+            sample.description,
+            .key(
+                "service", "1 to \(Names.bytesMax) letters, digits, `-` and `_`", default: service,
+                "`service.name`"),
+            .key("ca", "path of a PEM file", default: "the system's", "trust for `https://`"),
+        ])
 }

@@ -1,10 +1,10 @@
 /// `upstreams`.
 enum UpstreamSection {
     /// Endpoints of all upstreams together; each costs a health thread's time and a row in the metrics.
-    private static let endpointsMax = 1_024
+    static let endpointsMax = 1_024
 
     static func read(_ value: Value) -> [UpstreamConfiguration] {
-        guard let section = value.section() else { return [] }
+        guard let section = value.names() else { return [] }
         var upstreams: [UpstreamConfiguration] = []
         for (name, place, item) in section.all() {
             guard Names.isName(name) else {
@@ -21,12 +21,19 @@ enum UpstreamSection {
     }
 
     private static func readOne(_ name: String, _ value: Value) -> UpstreamConfiguration {
+        let section = value.section(UpstreamKeys.description)
         var upstream = UpstreamConfiguration(
-            name: name, endpoints: [], balance: .leastOutstanding, health: nil,
-            connectTimeoutMilliseconds: 2_000, responseTimeoutMilliseconds: 30_000,
-            idleTimeoutMilliseconds: 60_000, retries: 1, caPath: nil, idleConnectionsPerWorker: 64,
-            connectionsPerWorker: 1_024)
-        guard let section = value.section() else { return upstream }
+            name: name, endpoints: [], balance: UpstreamKeys.balance.value(in: section), health: nil,
+            connectTimeoutMilliseconds: UpstreamKeys.connectTimeout.value(in: section),
+            responseTimeoutMilliseconds: UpstreamKeys.responseTimeout.value(in: section),
+            idleTimeoutMilliseconds: UpstreamKeys.idleTimeout.value(in: section),
+            retries: UpstreamKeys.retries.value(in: section), caPath: nil,
+            idleConnectionsPerWorker: UpstreamKeys.idleConnections.value(in: section),
+            connectionsPerWorker: UpstreamKeys.connections.value(in: section),
+            queuePerWorker: UpstreamKeys.queue.value(in: section),
+            queueTimeoutMilliseconds: UpstreamKeys.queueTimeout.value(in: section),
+            usesHTTP2: UpstreamKeys.http2.value(in: section))
+        guard let section else { return upstream }
         defer { section.finish() }
         if let list = section.required("endpoints", "upstream \"\(name)\"") {
             let items = list.listOrOne()
@@ -39,23 +46,8 @@ enum UpstreamSection {
                 upstream.endpoints.append(endpoint)
             }
         }
-        upstream.balance =
-            section["balance"]?.choice([
-                ("least_outstanding", .leastOutstanding), ("round_robin", .roundRobin), ("hash", .hash),
-            ]) ?? .leastOutstanding
         upstream.health = section["health"].flatMap(health)
-        upstream.connectTimeoutMilliseconds =
-            section["connect_timeout"]?.duration(in: 1...60_000) ?? 2_000
-        upstream.responseTimeoutMilliseconds =
-            section["response_timeout"]?.duration(in: 1...86_400_000) ?? 30_000
-        upstream.idleTimeoutMilliseconds = section["idle_timeout"]?.duration(in: 100...3_600_000) ?? 60_000
-        upstream.retries = section["retries"]?.integer(in: 0...5) ?? 1
-        upstream.usesHTTP2 = section["http2"]?.bool() ?? false
         upstream.caPath = section["ca"].flatMap(Paths.readable)
-        upstream.idleConnectionsPerWorker = section["idle_connections"]?.integer(in: 0...65_536) ?? 64
-        upstream.queuePerWorker = section["queue"]?.integer(in: 0...8_192) ?? 128
-        upstream.queueTimeoutMilliseconds = section["queue_timeout"]?.duration(in: 1...60_000) ?? 1_000
-        upstream.connectionsPerWorker = section["connections"]?.integer(in: 1...65_536) ?? 1_024
         return upstream
     }
 
@@ -96,13 +88,78 @@ enum UpstreamSection {
     }
 
     private static func health(_ value: Value) -> HealthConfiguration? {
-        guard let section = value.section() else { return nil }
+        guard let section = value.section(UpstreamKeys.health) else { return nil }
         defer { section.finish() }
         let path = section.required("path", "health").flatMap(Paths.request) ?? "/"
         return HealthConfiguration(
-            path: path, intervalMilliseconds: section["interval"]?.duration(in: 100...3_600_000) ?? 5_000,
-            timeoutMilliseconds: section["timeout"]?.duration(in: 10...60_000) ?? 2_000,
-            healthyThreshold: section["healthy"]?.integer(in: 1...100) ?? 2,
-            unhealthyThreshold: section["unhealthy"]?.integer(in: 1...100) ?? 3)
+            path: path, intervalMilliseconds: UpstreamKeys.interval.value(in: section),
+            timeoutMilliseconds: UpstreamKeys.timeout.value(in: section),
+            healthyThreshold: UpstreamKeys.healthy.value(in: section),
+            unhealthyThreshold: UpstreamKeys.unhealthy.value(in: section))
     }
+}
+
+enum UpstreamKeys {
+    static let balance = Setting.choice(
+        "balance",
+        [("least_outstanding", Balance.leastOutstanding), ("round_robin", .roundRobin), ("hash", .hash)],
+        default: "least_outstanding",
+        "the less busy of two, one after the other, or an account always at one endpoint")
+    static let connectTimeout = Setting.duration(
+        "connect_timeout", in: 1...60_000, default: 2_000, "until TCP and TLS are up")
+    static let responseTimeout = Setting.duration(
+        "response_timeout", in: 1...86_400_000, default: 30_000,
+        "until the answer's head, and between two arrivals of its body")
+    static let retries = Setting.integer(
+        "retries", in: 0...5, default: 1,
+        "further attempts when nothing can have reached the application; at most one call in five")
+    static let idleTimeout = Setting.duration(
+        "idle_timeout", in: 100...3_600_000, default: 60_000,
+        "a connection is kept for the next call this long")
+    static let idleConnections = Setting.integer(
+        "idle_connections", in: 0...65_536, default: 64,
+        "so many connections are kept, for each worker and endpoint")
+    static let connections = Setting.integer(
+        "connections", in: 1...65_536, default: 1_024,
+        "calls under way, for each worker and endpoint; above, calls wait")
+    static let queue = Setting.integer(
+        "queue", in: 0...8_192, default: 128, "calls that may wait, for each worker; above, they get 503")
+    static let queueTimeout = Setting.duration(
+        "queue_timeout", in: 1...60_000, default: 1_000, "a call waits this long, then it gets 503")
+    static let http2 = Setting.flag(
+        "http2", default: false,
+        "HTTP/2, as gRPC needs: by ALPN over TLS (HTTP/1.1 where they decline), by prior knowledge in clear")
+    static let interval = Setting.duration(
+        "interval", in: 100...3_600_000, default: 5_000, "between two checks")
+    static let timeout = Setting.duration("timeout", in: 10...60_000, default: 2_000, "for one check")
+    static let healthy = Setting.integer(
+        "healthy", in: 1...100, default: 2, "successes in a row that bring an endpoint back")
+    static let unhealthy = Setting.integer(
+        "unhealthy", in: 1...100, default: 3, "failures in a row that take it out")
+
+    static let description = SectionDescription(
+        "upstreams.<name>",
+        "A service and how to talk to it. Names have 1 to \(Names.bytesMax) letters, digits, `-` and `_`.",
+        [
+            .key(
+                "endpoints", "one or a list of `http://host:port`, `https://host:port`, `unix:/path`",
+                default: nil,
+                "TLS is verified; names are looked up again every 10 s; at most "
+                    + "\(UpstreamSection.endpointsMax) in the file"),
+            balance.description,
+            .key(
+                "health", "section", default: "no checks",
+                "asks every endpoint; without it five failed calls in a row leave one out for 10 s"),
+            connectTimeout.description, responseTimeout.description, idleTimeout.description,
+            retries.description, http2.description,
+            .key("ca", "path of a PEM file", default: "the system's", "trust for `https://` endpoints"),
+            idleConnections.description, queue.description, queueTimeout.description,
+            connections.description,
+        ])
+    static let health = SectionDescription(
+        "upstreams.<name>.health", "Checks of every endpoint.",
+        [
+            .key("path", "path", default: nil, "what is asked for; 2xx and 3xx are well"),
+            interval.description, timeout.description, healthy.description, unhealthy.description,
+        ])
 }
