@@ -1,5 +1,5 @@
 """An upstream that speaks HTTP/2 in clear and does what the last part of the path says. Prints its port, then answers
-each line on standard input with what it has seen so far, as JSON."""
+each line on standard input with what it has seen so far, as JSON; the line "release" ends the calls of "hold" first."""
 
 import json
 import socket
@@ -13,6 +13,7 @@ import h2.exceptions
 
 seen = {"connections": 0, "calls": [], "resets": []}
 refused = set()
+connections = []
 
 
 class Connection:
@@ -22,6 +23,9 @@ class Connection:
         self.stream = stream
         self.waiting = {}
         self.calls = {}
+        self.held = []
+        self.lock = threading.Lock()
+        connections.append(self)
         self.h2 = h2.connection.H2Connection(config=h2.config.H2Configuration(
             client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False))
         self.h2.initiate_connection()
@@ -35,8 +39,16 @@ class Connection:
             data = self.stream.recv(65536)
             if not data:
                 return
-            for event in self.h2.receive_data(data):
-                self.take(event)
+            with self.lock:
+                for event in self.h2.receive_data(data):
+                    self.take(event)
+                self.flush()
+
+    def release(self):
+        with self.lock:
+            for stream in self.held:
+                self.answer(stream, b"held")
+            self.held = []
             self.flush()
 
     def take(self, event):
@@ -116,6 +128,8 @@ class Connection:
             self.h2.send_headers(stream, [("x-sum", "4")], end_stream=True)
         elif what == "fields":
             self.answer(stream, json.dumps(fields).encode())
+        elif what == "hold":
+            self.held.append(stream)
         elif what == "ok":
             self.answer(stream, b"ok", ("content-length", "2"))
 
@@ -139,5 +153,8 @@ def accept(listener):
 listener = socket.create_server(("127.0.0.1", 0))
 threading.Thread(target=accept, args=(listener,), daemon=True).start()
 print(listener.getsockname()[1], flush=True)
-for _ in sys.stdin:
+for line in sys.stdin:
+    if line.strip() == "release":
+        for connection in connections:
+            connection.release()
     print(json.dumps(seen), flush=True)

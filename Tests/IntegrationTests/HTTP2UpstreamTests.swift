@@ -48,6 +48,38 @@ struct HTTP2UpstreamTests {
         }
     }
 
+    @Test("no more calls than allowed are under way; the others wait, and too many or too long get 503")
+    func queue() throws {
+        let scene = try Scene("connections: 2\nqueue: 1\nqueue_timeout: 500ms")
+        let held = try (0..<2).map { _ in
+            let client = try scene.gateway.connect()
+            try client.send(Gateway.request("/api/hold"))
+            return client
+        }
+        try Deadline(seconds: 5).wait("the calls") { try scene.seen().calls.count == 2 }
+        let waiting = try scene.gateway.connect()
+        try waiting.send(Gateway.request("/api/ok"))
+        try Deadline(seconds: 5).wait("the queue") {
+            try scene.gateway.metric("gateway_upstream_queued_total") == 1
+        }
+        let refused = try scene.gateway.call("/api/ok")
+        #expect(refused.status == 503 && refused["Retry-After"] == "1")
+        #expect(try scene.seen().calls.count == 2)
+        let released = try scene.upstream.ask("release")
+        #expect(!released.isEmpty)
+        for client in held { #expect(try client.response().text == "held") }
+        #expect(try waiting.response().text == "ok")
+        // Nobody ends in time.
+        for client in held { try client.send(Gateway.request("/api/hold")) }
+        try Deadline(seconds: 5).wait("the calls") { try scene.seen().calls.count == 5 }
+        let late = try scene.gateway.call("/api/ok")
+        #expect(late.status == 503 && late["Retry-After"] == "1")
+        #expect(try scene.gateway.metric("gateway_upstream_overflows_total") == 2)
+        _ = try scene.upstream.ask("release")
+        for client in held { #expect(try client.response().text == "held") }
+        #expect(try scene.seen().connections == 1)
+    }
+
     @Test("calls share one connection and read as they were sent")
     func shared() throws {
         let scene = try Scene()

@@ -25,14 +25,18 @@ extension Worker {
 
     /// Gives a call a stream: on a connection that has room, or on a new one.
     func startUpstreamStream(_ exchange: Slot<Exchange>, endpoint: Int) {
+        let callsMax = upstreams[Int(exchange.value.upstream)].connectionsMax
+        guard endpoints[endpoint].outstanding < callsMax else {
+            waitForUpstream(exchange)
+            return
+        }
         if let connection = roomyConnection(endpoint) {
             addStream(to: connection, for: exchange)
             return
         }
-        let upstream = Int(exchange.value.upstream)
-        guard endpoints[endpoint].connections < upstreams[upstream].connectionsMax else {
-            metrics.add(.upstreamQueueOverflows)
-            failExchange(exchange, .overloaded, retryAfter: 1)
+        // An endpoint may allow no streams at all: connections to it have the same bound.
+        guard endpoints[endpoint].connections < callsMax else {
+            waitForUpstream(exchange)
             return
         }
         openMultiplexed(exchange, endpoint: endpoint)

@@ -30,9 +30,7 @@ extension Worker {
             return
         }
         guard endpoints[endpoint].connections < upstreams[number].connectionsMax else {
-            if queueForUpstream(exchange) { return }
-            metrics.add(.upstreamQueueOverflows)
-            failExchange(exchange, .overloaded, retryAfter: 1)
+            waitForUpstream(exchange)
             return
         }
         connect(exchange, endpoint: endpoint)

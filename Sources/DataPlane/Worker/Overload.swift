@@ -10,7 +10,7 @@ import TLS
 // for a storm of new ones. The oldest one that has not ended makes room for the newest. A good caller needs
 // milliseconds, so what is pushed out is what holds a slot open on purpose.
 // Memory: over the watermark no connection is accepted, and if that is not enough idle ones are closed.
-// Upstreams: a call that finds every connection taken waits for one for a moment, in order of arrival.
+// Upstreams: a call that finds as many under way as may be waits for a moment, in order of arrival.
 
 extension Worker {
     // MARK: Handshakes
@@ -85,14 +85,18 @@ extension Worker {
 
     // MARK: Upstreams
 
-    /// Has a call wait for a connection to its upstream.
-    ///
-    /// - Returns: false when too many wait already.
-    func queueForUpstream(_ exchange: Slot<Exchange>) -> Bool {
+    /// Has a call wait until its upstream has room for it, or turns it away when too many wait already, or
+    /// when it has waited long enough.
+    func waitForUpstream(_ exchange: Slot<Exchange>) {
         let number = Int(exchange.value.upstream)
         guard Int(upstreams[number].waiting.count) < upstreams[number].queueMax,
+            !hasWaitedEnough(exchange),
             addWaiter(exchange.reference, to: &upstreams[number].waiting)
-        else { return false }
+        else {
+            metrics.add(.upstreamQueueOverflows)
+            failExchange(exchange, .overloaded, retryAfter: 1)
+            return
+        }
         if exchange.value.queuedMicroseconds == 0 {
             exchange.value.queuedMicroseconds = state.value.nowMicroseconds
             metrics.add(.upstreamQueued)
@@ -100,7 +104,12 @@ extension Worker {
         exchange.value.phase = .connecting
         exchange.value.attempts -= 1
         state.value.queuedCalls += 1
-        return true
+    }
+
+    private func hasWaitedEnough(_ exchange: Slot<Exchange>) -> Bool {
+        let since = exchange.value.queuedMicroseconds
+        let wait = upstreams[Int(exchange.value.upstream)].queueTimeoutMicroseconds
+        return since > 0 && state.value.nowMicroseconds - since >= wait
     }
 
     /// Lets calls go on whose upstream has a connection for them, and answers those that have waited long
@@ -113,7 +122,6 @@ extension Worker {
     }
 
     private func serveQueue(_ number: Int) {
-        let wait = upstreams[number].queueTimeoutMicroseconds
         // Once each: a call whose own endpoint is still full stands in the queue again.
         for _ in 0..<upstreams[number].waiting.count {
             let reference = waiters[Int(upstreams[number].waiting.head)].reference
@@ -124,7 +132,7 @@ extension Worker {
             if hasRoom(number) {
                 dequeue(number)
                 startUpstream(exchange)
-            } else if state.value.nowMicroseconds - exchange.value.queuedMicroseconds >= wait {
+            } else if hasWaitedEnough(exchange) {
                 dequeue(number)
                 metrics.add(.upstreamQueueOverflows)
                 failExchange(exchange, .overloaded, retryAfter: 1)
@@ -143,9 +151,10 @@ extension Worker {
     private func hasRoom(_ number: Int) -> Bool {
         for place in 0..<upstreams[number].endpointCount {
             let endpoint = endpoints[upstreams[number].member(place)]
-            if endpoint.idleCount > 0 || endpoint.connections < upstreams[number].connectionsMax {
-                return true
-            }
+            // Calls share connections of HTTP/2: there they are counted themselves.
+            let isShared = upstreams[number].usesHTTP2 && !endpoint.declinesHTTP2
+            let count = isShared ? endpoint.outstanding : endpoint.connections
+            if endpoint.idleCount > 0 || count < upstreams[number].connectionsMax { return true }
         }
         return upstreams[number].endpointCount == 0
     }
