@@ -74,6 +74,14 @@ static inline int gw_pipe(int *reading, int *writing) {
     return 0;
 }
 
+// Declared only under _GNU_SOURCE; fcntl is variadic. The numbers are those of <linux/memfd.h> and
+// <linux/fcntl.h>: close on exec, may be sealed, never executable; and the four seals on size and content.
+extern int memfd_create(const char *name, unsigned int flags);
+enum { gw_memory_flags = 0x1 | 0x2, gw_memory_not_executable = 0x8, gw_memory_seals = 0x1 | 0x2 | 0x4 | 0x8 };
+static inline int gw_memory(const char *name, unsigned int flags) { return memfd_create(name, flags); }
+static inline int gw_add_seals(int descriptor, int seals) { return fcntl(descriptor, 1033, seals); }
+static inline int gw_seals(int descriptor) { return fcntl(descriptor, 1034); }
+
 // glibc has two functions of the name strerror_r; this is the one that POSIX describes.
 extern int __xpg_strerror_r(int, char *, size_t);
 static inline int gw_error_text(int code, char *text, size_t size) {

@@ -79,6 +79,8 @@ public struct InheritedSockets: Sendable {
 public enum Successor {
     /// What it is told by, and the descriptor on which it says that it serves.
     private static let readyVariable = "GATEWAY_READY"
+    /// The number of the descriptor with what the program is told in confidence.
+    private static let secretVariable = "GATEWAY_SECRET"
 
     /// Starts the program with the listening sockets.
     ///
@@ -87,11 +89,12 @@ public enum Successor {
     ///   - arguments: without the program's name.
     ///   - environment: for it; variables about sockets are replaced.
     ///   - sockets: each with its name.
+    ///   - secret: sealed memory for it; it stays the caller's to close.
     /// - Returns: its process, a child of our parent, and a descriptor that becomes readable when it serves,
     ///   or ends without.
     public static func start(
         path: String, arguments: [String], environment: [String: String],
-        sockets: [(name: String, descriptor: Descriptor)]
+        sockets: [(name: String, descriptor: Descriptor)], secret: Descriptor?
     ) throws(SystemError) -> (processIdentifier: Int32, ready: Descriptor) {
         var ends: (Int32, Int32) = (-1, -1)
         guard unsafe gw_pipe(&ends.0, &ends.1) == 0 else { throw .last("pipe") }
@@ -101,7 +104,8 @@ public enum Successor {
         environment[InheritedSockets.variable] =
             sockets.map { "\($0.name)=\($0.descriptor.rawValue)" }.joined(separator: ",")
         environment[readyVariable] = "\(ends.1)"
-        let kept = sockets.map(\.descriptor.rawValue) + [ends.1]
+        environment[secretVariable] = secret.map { "\($0.rawValue)" }
+        let kept = sockets.map(\.descriptor.rawValue) + [ends.1] + (secret.map { [$0.rawValue] } ?? [])
         do {
             let started = try spawn(path, arguments, environment, kept)
             return (started, Descriptor(rawValue: ends.0))
@@ -129,6 +133,11 @@ public enum Successor {
 
     /// Whether another process waits for this one to serve, to hand the service over.
     public static func isAwaited(environment: [String: String]) -> Bool { environment[readyVariable] != nil }
+
+    /// What the process that started this one has told it in confidence; nil without one. Only once.
+    public static func takeSecret(environment: [String: String]) -> [UInt8]? {
+        environment[secretVariable].flatMap { Int32($0) }.flatMap(SealedMemory.take)
+    }
 
     /// Tells the process that started this one that it may go; nothing without one.
     public static func sayReady(environment: [String: String]) {

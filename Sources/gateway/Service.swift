@@ -37,7 +37,6 @@ final class Service {
     private var isDraining = false
     private var closesListenersAt = Int64.max
     private var stopsAt = Int64.max
-    private var rotatesTicketsAt = MonotonicClock.nowMicroseconds() + TicketKeys.lifetimeMicroseconds
     private var pingsAt: Int64 = 0
     private var weighsAt: Int64 = 0
     private var pressure = MemoryPressure.none
@@ -58,7 +57,10 @@ final class Service {
         } catch {
             throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
         }
-        server = try GatewayServer(configuration, inherited: InheritedSockets(environment: environment))
+        let secret = Successor.takeSecret(environment: environment)
+        server = try GatewayServer(
+            configuration, inherited: InheritedSockets(environment: environment),
+            tickets: secret.map(TicketKeys.init(handedOver:)) ?? TicketKeys())
         logWriter = try LogWriter(configuration, server.shared)
         exporter = try SpanExporter(configuration, server.shared, version: Version.number)
         store = try StoreThread(configuration, server)
@@ -158,10 +160,7 @@ final class Service {
     }
 
     private func tick(_ now: Int64) {
-        if now >= rotatesTicketsAt {
-            rotatesTicketsAt = now + TicketKeys.lifetimeMicroseconds
-            server.shared.tickets.rotate()
-        }
+        server.shared.tickets.rotateIfDue(nowMicroseconds: now)
         if now >= closesListenersAt {
             closesListenersAt = Int64.max
             server.closeListeners()
@@ -229,10 +228,12 @@ final class Service {
             return
         }
         let sockets = server.namedSockets + (admin.map { [$0.namedSocket] } ?? [])
+        let secret = sealTickets()
+        defer { if let secret { Socket.close(secret) } }
         do {
             let started = try Successor.start(
                 path: path, arguments: Array(arguments.dropFirst()), environment: environment,
-                sockets: sockets)
+                sockets: sockets, secret: secret)
             try poller.add(started.ready, token: Tokens.successor, .read)
             upgrade = Upgrade(
                 processIdentifier: started.processIdentifier, ready: started.ready,
@@ -240,6 +241,17 @@ final class Service {
             announce("SIGUSR2: process \(started.processIdentifier) is starting")
         } catch {
             server.shared.report(.error, "SIGUSR2: \(path) cannot be started: \(error.reason)", every: 0)
+        }
+    }
+
+    /// What the other program needs so that sessions go on; without it callers make full handshakes.
+    private func sealTickets() -> Descriptor? {
+        do {
+            return try SealedMemory.make(server.shared.tickets.handOver())
+        } catch {
+            server.shared.report(
+                .warning, "SIGUSR2: TLS sessions will not be resumed: \(error.reason)", every: 0)
+            return nil
         }
     }
 

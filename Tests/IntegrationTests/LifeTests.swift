@@ -42,6 +42,23 @@ struct LifeTests {
         #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count)")
     }
 
+    @Test(
+        "SIGTERM under load over HTTP/2: callers that retry nothing lose no call, and the exit is clean",
+        .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
+    func drainUnderLoadOverHTTP2() throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.workers = 2
+                $0.timeouts = "drain_delay: 300ms, drain: 10s"
+            })
+        let callers = try StreamCallers(gateway, connections: 4, underWay: 8, thenGoOn: false)
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+        let outcome = try callers.outcome()
+        #expect(outcome.failed.isEmpty, "of \(outcome.calls): \(outcome.failed.prefix(5))")
+        #expect(outcome.calls > 400 && outcome.rounds == 4)
+    }
+
     @Test("all problems of a configuration come together, each with its place, and the status is 78")
     func problems() throws {
         let gateway = try Gateway(Setup(try Upstream()))

@@ -43,6 +43,60 @@ struct UpgradeTests {
         try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
     }
 
+    @Test(
+        "programs take over under HTTP/2: no stream is lost, whoever is told to go connects anew",
+        .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
+    func takeOverHTTP2() throws {
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.workers = 2 })
+        let callers = try StreamCallers(gateway, connections: 3, underWay: 8, thenGoOn: true)
+        for _ in 1...3 { try gateway.upgrade() }
+        let outcome = try callers.stop()
+        #expect(outcome.failed.isEmpty, "of \(outcome.calls): \(outcome.failed.prefix(5))")
+        #expect(outcome.rounds >= 9)
+        for process in try gateway.processes() { kill(process, SIGTERM) }
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
+    }
+
+    @Test(
+        "a session resumes in the program that took over; its keys are in memory that nobody else can reach",
+        arguments: ["-tls1_2", "-tls1_3"])
+    func sessionsGoOn(_ version: String) throws {
+        let folder = try TemporaryFolder()
+        let gateway = try Gateway(Setup(try Upstream()))
+        func connect(_ options: String...) throws -> String {
+            // The tickets of TLS 1.3 come behind the handshake: an answer has been read by then.
+            let request = Gateway.request(fields: "Connection: close\r\n").replacing("\r\n", with: "\\r\\n")
+            let command =
+                "printf '\(request)' | openssl s_client -ign_eof -connect "
+                + "127.0.0.1:\(gateway.httpsPort) -servername localhost \(version) "
+                + options.joined(separator: " ") + " 2>&1; true"
+            return try ChildProcess.run("bash", ["-c", command]).output
+        }
+        #expect(try connect("-sess_out", folder.path("session")).contains("200 OK"))
+        try gateway.upgrade()
+        #expect(try gateway.metricSum("gateway_tls_handshakes_total", holding: "resumed=\"true\"") == 0)
+        #expect(try connect("-sess_in", folder.path("session")).contains("200 OK"))
+        #expect(try gateway.metricSum("gateway_tls_handshakes_total", holding: "resumed=\"true\"") == 1)
+        let process = try #require(try gateway.processes().first)
+        // The number of a descriptor is all that the environment has, and the descriptor itself is gone.
+        let environment = try #require(FileManager.default.contents(atPath: "/proc/\(process)/environ"))
+        let variables = environment.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
+        let secret = try #require(variables.first { $0.hasPrefix("GATEWAY_SECRET=") })
+        #expect(secret.wholeMatch(of: #/GATEWAY_SECRET=\d{1,4}/#) != nil)
+        let descriptors = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd")
+        for number in descriptors {
+            let path = "/proc/\(process)/fd/\(number)"
+            let target = try? FileManager.default.destinationOfSymbolicLink(atPath: path)
+            #expect(target?.contains("memfd") != true)
+        }
+        // One more: what was handed over is handed on.
+        try gateway.upgrade()
+        #expect(try connect("-sess_in", folder.path("session")).contains("200 OK"))
+        #expect(try gateway.metricSum("gateway_tls_handshakes_total", holding: "resumed=\"true\"") == 1)
+        for process in try gateway.processes() { kill(process, SIGTERM) }
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
+    }
+
     @Test("a call under way finishes in the old process, and a program that cannot start changes nothing")
     func callUnderWay() throws {
         let gate = Collected<Int>()
@@ -130,6 +184,17 @@ struct UpgradeTests {
 }
 
 extension Gateway {
+    /// Has the program replaced by itself, and waits until only the new process is left.
+    func upgrade() throws {
+        let before = try processes()
+        guard let process = before.first else { throw HarnessError("the gateway has ended") }
+        kill(process, SIGUSR2)
+        try Deadline(seconds: 30).wait("the upgrade. The gateway said: \(log)") {
+            let present = try processes()
+            return present.count == 1 && present != before
+        }
+    }
+
     /// The processes that run this gateway's configuration.
     func processes() throws -> [Int32] {
         try FileManager.default.contentsOfDirectory(atPath: "/proc").compactMap { Int32($0) }.filter {

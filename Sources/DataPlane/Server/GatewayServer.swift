@@ -3,7 +3,7 @@ package import Keys
 package import Reactor
 package import Redis
 import Synchronization
-import TLS
+package import TLS
 
 // The composition of a running gateway: sockets, workers, and the threads beside them that may wait.
 
@@ -48,10 +48,13 @@ package final class GatewayServer: @unchecked Sendable {
 
     /// Reads certificates and binds the sockets.
     ///
-    /// - Parameter inherited: sockets that are served instead where the configuration names their addresses.
+    /// - Parameters:
+    ///   - inherited: sockets that are served instead where the configuration names their addresses.
+    ///   - tickets: what session tickets are sealed with.
     /// - Throws: `ServerProblem`.
     package init(
-        _ configuration: GatewayConfiguration, inherited: InheritedSockets = InheritedSockets()
+        _ configuration: GatewayConfiguration, inherited: InheritedSockets = InheritedSockets(),
+        tickets: TicketKeys = TicketKeys()
     ) throws(ServerProblem) {
         self.inherited = inherited
         numbers = PlanNumbers(for: configuration)
@@ -64,7 +67,7 @@ package final class GatewayServer: @unchecked Sendable {
         upstreamTrust = UpstreamTrust(plan)
         endpointHealth = Mutex(Array(repeating: true, count: numbers.endpoints.capacity))
         do {
-            shared = try SharedState(configuration)
+            shared = try SharedState(configuration, tickets)
             stop = try Wakeup()
             resolver = try Resolver()
         } catch {

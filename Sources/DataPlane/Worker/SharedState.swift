@@ -23,14 +23,22 @@ package struct ExposedKey: Sendable {
 package struct LogNames: Sendable {
     package var routes: [String]
     package var upstreams: [String]
+    /// As the configuration writes them.
+    package var endpoints: [String]
 
-    init(routes: [String] = [], upstreams: [String] = []) {
+    init(routes: [String] = [], upstreams: [String] = [], endpoints: [String] = []) {
         self.routes = routes
         self.upstreams = upstreams
+        self.endpoints = endpoints
     }
 
     init(_ numbers: PlanNumbers) {
-        self.init(routes: numbers.routes.names, upstreams: numbers.upstreams.names)
+        self.init(
+            routes: numbers.routes.names, upstreams: numbers.upstreams.names,
+            // Behind the name of the upstream.
+            endpoints: numbers.endpoints.names.map { name in
+                name.firstIndex(of: " ").map { String(name[name.index(after: $0)...]) } ?? name
+            })
     }
 }
 
@@ -79,11 +87,11 @@ package final class SharedState: Sendable {
     private let dueKeys = Atomic<Int>(-1)
     private let lastReported = Mutex<[String: Int64]>([:])
 
-    package init(_ configuration: GatewayConfiguration) throws(SystemError) {
+    package init(_ configuration: GatewayConfiguration, _ tickets: TicketKeys) throws(SystemError) {
         nodeName =
             "\(ProcessLimits.processIdentifier)-"
             + String(RandomSource.word() & 0xFFFF_FFFF, radix: 16)
-        tickets = TicketKeys()
+        self.tickets = tickets
         windows = WindowTable(accounts: 1_000_000)
         failures = FailureLimiter(
             limitPerMinute: configuration.failedAuthenticationsPerMinute, addresses: 262_144)

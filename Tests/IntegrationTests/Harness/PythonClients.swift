@@ -29,6 +29,43 @@ enum Clients {
     }
 }
 
+/// Callers of HTTP/2 that keep calls under way on every connection and retry none, played by
+/// `Tests/Clients/drain.py`.
+struct StreamCallers {
+    struct Outcome: Decodable {
+        var calls: Int
+        /// Connections that have come to their end.
+        var rounds: Int
+        /// What became of each call that was not answered 200.
+        var failed: [String]
+    }
+
+    private let process: LineProcess
+
+    /// Returns once all are busy.
+    ///
+    /// - Parameter thenGoOn: whether a caller that was told to go away connects anew.
+    init(_ gateway: Gateway, connections: Int, underWay: Int, thenGoOn: Bool) throws {
+        process = try Clients.start(
+            "drain.py",
+            [
+                "\(gateway.httpsPort)", try Certificate.shared.get().chainPath, TestKey.enterprise.secret,
+                "\(connections)", "\(underWay)", thenGoOn ? "again" : "end",
+            ])
+        guard try process.line() == "busy" else { throw HarnessError("the callers do not begin") }
+    }
+
+    /// What became of all calls, once every caller was told to go away.
+    func outcome() throws -> Outcome { try Self.read(process.line()) }
+
+    /// The same for callers that go on until now.
+    func stop() throws -> Outcome { try Self.read(process.ask("stop")) }
+
+    private static func read(_ line: String) throws -> Outcome {
+        try JSONDecoder().decode(Outcome.self, from: Data(line.utf8))
+    }
+}
+
 /// A program that is asked line by line.
 final class LineProcess {
     private let child: ChildProcess
