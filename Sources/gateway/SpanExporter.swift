@@ -15,8 +15,12 @@ final class SpanExporter: @unchecked Sendable {
     private static let spansMax = 8_192
     /// How long spans collect before they are sent.
     private static let collectMilliseconds = 500
+    private static let connectMilliseconds = 2_000
+    /// For the whole answer, however it drips.
     private static let timeoutMilliseconds = 5_000
     private static let lastTimeoutMilliseconds = 500
+    /// How often somebody who waits for the collector looks whether the program ends.
+    private static let lookMilliseconds = 250
     private static let firstPauseMilliseconds: Int64 = 1_000
     private static let pauseMaxMilliseconds: Int64 = 30_000
 
@@ -29,6 +33,7 @@ final class SpanExporter: @unchecked Sendable {
     private let settings: Mutex<TraceConfiguration?>
     private let version: String
     private let stopping: Wakeup
+    private let isStopping = Atomic<Bool>(false)
     private var thread: ThreadHandle?
     private var waiting: [String] = []
     private var pause: Int64 = 0
@@ -59,6 +64,7 @@ final class SpanExporter: @unchecked Sendable {
 
     /// Ends the thread, after one attempt to send what is left.
     func stop() {
+        isStopping.store(true, ordering: .releasing)
         stopping.signal()
         thread?.join()
         thread = nil
@@ -112,7 +118,7 @@ final class SpanExporter: @unchecked Sendable {
             }
             let connection = try BlockingConnection(
                 to: address, serverName: target.usesTLS ? target.host : nil, caPath: target.caPath,
-                timeoutMilliseconds: timeout)
+                timeoutMilliseconds: min(timeout, Self.connectMilliseconds))
             let host = target.host.contains(":") ? "[\(target.host)]" : target.host
             var request = Block.constant(
                 "POST \(target.path) HTTP/1.1\r\nHost: \(host):\(target.port)\r\n"
@@ -128,11 +134,12 @@ final class SpanExporter: @unchecked Sendable {
 
     /// 2xx is taken; what may pass is tried again (OTLP 1.5, "Failures"); anything else is not worth it.
     private func readOutcome(_ connection: BlockingConnection) throws(ConnectionProblem) -> Outcome {
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(timeout) * 1_000
         var block = Block.allocate(capacity: 65_536)
         defer { block.deallocate() }
         var head = ResponseHead()
         let limits = HeadLimits(headBytes: 65_536, fields: 256, targetBytes: 0)
-        while try connection.receive(into: &block, timeoutMilliseconds: timeout) {
+        while try receive(from: connection, into: &block, until: deadline) {
             let bytes = block
             switch ResponseParser.parse(bytes.readable, method: .post, limits: limits, into: &head) {
             case .incomplete: continue
@@ -147,6 +154,22 @@ final class SpanExporter: @unchecked Sendable {
             }
         }
         return .again("the collector closed the connection without an answer")
+    }
+
+    /// In steps: a collector that says nothing does not hold up the end of the program.
+    private func receive(
+        from connection: BlockingConnection, into block: inout Block, until deadline: Int64
+    ) throws(ConnectionProblem) -> Bool {
+        while true {
+            let left = Int(deadline - MonotonicClock.nowMicroseconds()) / 1_000
+            do {
+                return try connection.receive(
+                    into: &block, timeoutMilliseconds: min(max(1, left), Self.lookMilliseconds))
+            } catch {
+                let gaveUp = isStopping.load(ordering: .acquiring) && timeout != Self.lastTimeoutMilliseconds
+                if !error.isTimeout || left <= 0 || gaveUp { throw error }
+            }
+        }
     }
 
     private static func document(_ spans: [String], service: String, version: String) -> String {

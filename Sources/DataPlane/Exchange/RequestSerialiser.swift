@@ -167,39 +167,21 @@ extension Worker {
 
     /// Continues the caller's trace, or starts one (W3C Trace Context, section 3.2).
     private func writeTrace(_ bytes: Block, _ exchange: Slot<Exchange>, into writer: inout ByteWriter) {
-        var flags: UInt64 = 0
-        var found = false
-        for index in 0..<requestHead.value.fieldCount {
-            guard case .traceparent = requestHead.value.fields[index].id else { continue }
-            let parent = TraceParent(bytes.span(requestHead.value.fields[index].value))
-            // Two of them mean that somebody on the way does not know the rules: start afresh.
-            guard let parent, !found else {
-                found = false
-                break
-            }
-            found = true
-            exchange.value.traceHigh = parent.high
-            exchange.value.traceLow = parent.low
-            exchange.value.parentSpan = parent.span
-            flags = parent.flags
-        }
-        if !found {
-            exchange.value.traceHigh = state.value.random.next()
-            exchange.value.traceLow = state.value.random.next() | 1
-            exchange.value.parentSpan = 0
-            flags = isSampled() ? 1 : 0
-        }
+        let (trace, isContinued) = takeTrace(bytes)
+        exchange.value.traceHigh = trace.high
+        exchange.value.traceLow = trace.low
+        exchange.value.parentSpan = trace.span
         exchange.value.clientSpan = state.value.random.next() | 1
-        if flags & 1 == 1, rows.traceShare >= 0 { exchange.value.serverSpan = state.value.random.next() | 1 }
+        exchange.value.serverSpan = serverSpan(trace)
         writer.append("traceparent: 00-")
         writer.append(hexadecimal: exchange.value.traceHigh, minimumDigits: 16)
         writer.append(hexadecimal: exchange.value.traceLow, minimumDigits: 16)
         writer.append(byte: 0x2D)
         writer.append(hexadecimal: exchange.value.clientSpan, minimumDigits: 16)
         writer.append(byte: 0x2D)
-        writer.append(hexadecimal: flags, minimumDigits: 2)
+        writer.append(hexadecimal: trace.flags, minimumDigits: 2)
         writer.append("\r\n")
-        guard found else { return }
+        guard isContinued else { return }
         for index in 0..<requestHead.value.fieldCount {
             guard case .tracestate = requestHead.value.fields[index].id else { continue }
             writer.append("tracestate: ")
@@ -210,6 +192,35 @@ extension Worker {
 }
 
 extension Worker {
+    /// The trace of the request whose head has been parsed: its caller's, or one that begins here.
+    ///
+    /// - Parameter bytes: what the head stands in; nil for a request without one.
+    func takeTrace(_ bytes: Block?) -> (trace: TraceParent, isContinued: Bool) {
+        if let bytes, let trace = callersTrace(bytes) { return (trace, true) }
+        var trace = TraceParent()
+        trace.high = state.value.random.next()
+        trace.low = state.value.random.next() | 1
+        trace.flags = isSampled() ? 1 : 0
+        return (trace, false)
+    }
+
+    /// Two of them mean that somebody on the way does not know the rules: none is continued.
+    private func callersTrace(_ bytes: Block) -> TraceParent? {
+        var found: TraceParent?
+        for index in 0..<requestHead.value.fieldCount {
+            guard case .traceparent = requestHead.value.fields[index].id else { continue }
+            let parent = TraceParent(bytes.span(requestHead.value.fields[index].value))
+            guard let parent, found == nil else { return nil }
+            found = parent
+        }
+        return found
+    }
+
+    /// The number of the server's span in a trace; 0 when the call is not sampled.
+    func serverSpan(_ trace: TraceParent) -> UInt64 {
+        trace.flags & 1 == 1 && rows.traceShare >= 0 ? state.value.random.next() | 1 : 0
+    }
+
     /// Whether a trace that begins here is kept; one that began elsewhere is kept where its caller keeps it.
     private func isSampled() -> Bool {
         let share = rows.traceShare
@@ -223,6 +234,8 @@ struct TraceParent {
     var low: UInt64 = 0
     var span: UInt64 = 0
     var flags: UInt64 = 0
+
+    init() {}
 
     init?(_ bytes: Span<UInt8>) {
         guard bytes.count >= 55, bytes[2] == 0x2D, bytes[35] == 0x2D, bytes[52] == 0x2D,

@@ -71,24 +71,23 @@ extension Worker {
         record.status = exchange.value.status
         record.route = exchange.value.series
         record.upstream = exchange.value.upstream
+        record.endpoint = exchange.value.endpoint
         record.reason = exchange.value.reason
         record.method = exchange.value.method
         record.minorVersion = exchange.value.minorVersion
         let head = exchange.value.head
-        if isLogged {
-            write(
-                record, to: accessLog, slot, key, requestID: head.span(exchange.value.requestID),
-                path: head.span(exchange.value.targetRange))
-        }
+        var texts = RecordTexts(
+            block: head, requestIDBlock: head, requestID: exchange.value.requestID,
+            path: exchange.value.targetRange)
+        if showsAgents(exchange.value.serverSpan) { texts.findAgent() }
+        if isLogged { write(record, to: accessLog, slot, key, texts) }
         guard exchange.value.serverSpan != 0 else { return }
         record.serverSpan = exchange.value.serverSpan
         record.clientSpan = exchange.value.endpoint >= 0 ? exchange.value.clientSpan : 0
         record.parentSpan = exchange.value.parentSpan
         record.upstreamOffsetMicroseconds = max(
             0, exchange.value.upstreamStartMicroseconds &- exchange.value.startMicroseconds)
-        write(
-            record, to: traceLog, slot, key, requestID: head.span(exchange.value.requestID),
-            path: head.span(exchange.value.targetRange))
+        write(record, to: traceLog, slot, key, texts)
     }
 
     /// Counts and logs a call that the gateway answered before it became an exchange.
@@ -107,8 +106,15 @@ extension Worker {
             route: Int(series), method: Int(method.rawValue), status: status,
             tier: key.map { Int($0.value.tier) } ?? -1, durationMicroseconds: duration)
         countReason(reason)
-        guard isLogged(status: status) else { return }
+        let (trace, isContinued) = takeTrace(hasHead ? plain.value : nil)
+        let serverSpan = serverSpan(trace)
+        let isLogged = isLogged(status: status)
+        guard isLogged || serverSpan != 0 else { return }
         var record = AccessRecord()
+        if isContinued || serverSpan != 0 {
+            record.traceHigh = trace.high
+            record.traceLow = trace.low
+        }
         record.durationMicroseconds = duration
         record.status = Int32(status)
         record.route = series
@@ -116,11 +122,27 @@ extension Worker {
         record.method = method
         record.minorVersion = hasHead ? UInt8(truncatingIfNeeded: requestHead.value.minorVersion) : 1
         let requestID = state.value.requestID
-        let block = plain.value
-        let path = hasHead ? requestHead.value.path : 0..<0
-        write(
-            record, to: accessLog, slot, key, requestID: requestID.readable,
-            path: path.upperBound <= block.count ? block.span(path) : block.span(0..<0))
+        var texts = RecordTexts(
+            block: plain.value, requestIDBlock: requestID, requestID: 0..<requestID.count,
+            path: hasHead ? requestHead.value.path : 0..<0)
+        if hasHead, showsAgents(serverSpan) { findAgent(&texts) }
+        if isLogged { write(record, to: accessLog, slot, key, texts) }
+        guard serverSpan != 0 else { return }
+        record.serverSpan = serverSpan
+        record.parentSpan = trace.span
+        write(record, to: traceLog, slot, key, texts)
+    }
+
+    /// Whether somebody wants to see what the caller says of itself.
+    private func showsAgents(_ serverSpan: UInt64) -> Bool { rows.logsAgents || serverSpan != 0 }
+
+    /// The same as `RecordTexts.findAgent`, in a head that has just been parsed.
+    private func findAgent(_ texts: inout RecordTexts) {
+        for index in 0..<requestHead.value.fieldCount {
+            let field = requestHead.value.fields[index]
+            guard case .other = field.id else { continue }
+            texts.note(name: field.name, value: field.value)
+        }
     }
 
     /// Whether a call has a line: a share of the good ones, all of the others.
@@ -137,26 +159,26 @@ extension Worker {
 
     private func write(
         _ base: AccessRecord, to log: AccessLogBuffer, _ slot: Slot<Downstream>, _ key: Slot<ActiveKey>?,
-        requestID: Span<UInt8>, path: Span<UInt8>
+        _ texts: RecordTexts
     ) {
         var record = base
         record.wallMicroseconds = state.value.wallMicroseconds
         if slot.value.kind == .stream { record.minorVersion = AccessRecord.http2 }
         if slot.value.session.isOpen { record.tls = slot.value.session.version == .v13 ? 13 : 12 }
         let identity = key?.value.identity ?? Block.none
-        let size = AccessRecord.fixedBytes + 64 + requestID.count + min(path.count, 8_192) + identity.count
+        let size = AccessRecord.fixedBytes + 64 + texts.count + identity.count
         guard var writer = log.begin(atLeast: size, nowMicroseconds: state.value.nowMicroseconds)
         else {
             metrics.add(log === accessLog ? .accessLogDropped : .spansDropped)
             return
         }
         record.write(into: &writer)
-        AccessRecord.put(requestID, into: &writer)
+        AccessRecord.put(texts.requestIDBlock.span(texts.requestID), into: &writer)
         // The address is written behind a length that is filled in by its own writer.
         var address = ByteWriter(addressScratch)
         slot.value.peer.write(ipInto: &address)
         AccessRecord.put(address.written, into: &writer)
-        AccessRecord.put(path, into: &writer)
+        AccessRecord.put(texts.block.span(texts.path), into: &writer)
         if let key {
             AccessRecord.put(identity.span(key.value.id), into: &writer)
             AccessRecord.put(identity.span(key.value.account), into: &writer)
@@ -164,6 +186,9 @@ extension Worker {
         } else {
             for _ in 0..<3 { AccessRecord.put(identity.span(0..<0), into: &writer) }
         }
+        let longest = HardLimits.loggedFieldBytes
+        AccessRecord.put(texts.block.span(texts.referrer), atMost: longest, into: &writer)
+        AccessRecord.put(texts.block.span(texts.agent), atMost: longest, into: &writer)
         log.commit(writer)
     }
 }

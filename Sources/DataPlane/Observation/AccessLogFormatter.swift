@@ -26,24 +26,24 @@ package struct AccessLogFormatter: Sendable {
         return result
     }
 
-    private func line(_ record: AccessRecord, _ texts: [String]) -> String {
+    private func line(_ record: AccessRecord, _ texts: AccessRecord.Texts) -> String {
         var line = "{\"time\":\"\(Self.time(record.wallMicroseconds))\""
         func text(_ name: String, _ value: String) {
             if !value.isEmpty { line += ",\"\(name)\":\"\(JSONText.escape(value))\"" }
         }
-        text("request_id", texts[0])
+        text("request_id", texts[.requestID])
         if record.traceHigh | record.traceLow != 0 {
             text("trace_id", Self.hexadecimal(record.traceHigh) + Self.hexadecimal(record.traceLow))
         }
-        text("client", texts[1])
+        text("client", texts[.client])
         text("method", "\(record.method.name)")
-        text("path", texts[2])
+        text("path", texts[.path])
         if record.route >= 0 { text("route", names.routes[Int(record.route)]) }
         line += ",\"status\":\(record.status)"
         text("reason", "\(record.reason.text)")
-        text("key_id", texts[3])
-        text("account", texts[4])
-        text("tier", texts[5])
+        text("key_id", texts[.keyID])
+        text("account", texts[.account])
+        text("tier", texts[.tier])
         line += ",\"bytes_in\":\(record.bytesIn),\"bytes_out\":\(record.bytesOut)"
         line += ",\"duration\":\(Self.seconds(record.durationMicroseconds))"
         if record.upstream >= 0, record.upstreamMicroseconds >= 0 {
@@ -56,17 +56,33 @@ package struct AccessLogFormatter: Sendable {
         return line + "}\n"
     }
 
-    /// The combined format of web servers, with the key's id as the user; referrer and agent are not kept.
-    private func combined(_ record: AccessRecord, _ texts: [String]) -> String {
+    /// The combined format of web servers, with the key's id as the user.
+    private func combined(_ record: AccessRecord, _ texts: AccessRecord.Texts) -> String {
         let time = CalendarTime(unixSeconds: record.wallMicroseconds / 1_000_000)
         func two(_ number: Int) -> String { number < 10 ? "0\(number)" : "\(number)" }
+        func text(_ name: AccessRecord.Text) -> String {
+            let raw = texts.raw(name)
+            return raw.isEmpty ? "-" : Self.quotable(raw)
+        }
         let day = "\(two(time.day))/\(Self.months[time.month - 1])/\(time.year)"
         let clock = "\(two(time.hour)):\(two(time.minute)):\(two(time.second))"
-        let path = texts[2].isEmpty ? "-" : JSONText.escape(texts[2])
-        let request = "\(record.method.name) \(path) \(Self.protocolName(record.minorVersion))"
-        let user = texts[3].isEmpty ? "-" : texts[3]
-        return "\(texts[1]) - \(user) [\(day):\(clock) +0000] \"\(request)\" \(record.status) "
-            + "\(record.bytesOut) \"-\" \"-\"\n"
+        let request = "\(record.method.name) \(text(.path)) \(Self.protocolName(record.minorVersion))"
+        return "\(text(.client)) - \(text(.keyID)) [\(day):\(clock) +0000] \"\(request)\" "
+            + "\(record.status) \(record.bytesOut) \"\(text(.referrer))\" \"\(text(.agent))\"\n"
+    }
+
+    /// As nginx does: what could end the quotes or the line, and what is not ASCII, as `\xHH`.
+    private static func quotable(_ bytes: ArraySlice<UInt8>) -> String {
+        var result = ""
+        for byte in bytes {
+            if byte >= 0x20, byte < 0x7F, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\") {
+                result.unicodeScalars.append(Unicode.Scalar(byte))
+            } else {
+                let digits = String(byte, radix: 16, uppercase: true)
+                result += digits.count == 1 ? "\\x0\(digits)" : "\\x\(digits)"
+            }
+        }
+        return result
     }
 
     private static func protocolName(_ minorVersion: UInt8) -> String {

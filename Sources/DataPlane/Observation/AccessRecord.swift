@@ -21,6 +21,7 @@ struct AccessRecord {
     var status: Int32 = 0
     var route: Int32 = -1
     var upstream: Int32 = -1
+    var endpoint: Int32 = -1
     var reason: Reason = .none
     var method: Method = .get
     /// 0 none, 12, 13.
@@ -36,9 +37,23 @@ struct AccessRecord {
     /// From the call's arrival to the choice of an endpoint.
     var upstreamOffsetMicroseconds: Int64 = 0
 
-    static let fixedBytes = 120
-    /// Texts: request id, client, path, key id, account, tier.
-    static let texts = 6
+    static let fixedBytes = 128
+
+    /// The texts of a record, in the order in which they are written.
+    enum Text: Int, CaseIterable {
+        case requestID, client, path, keyID, account, tier, referrer, agent
+    }
+
+    /// Where the texts of a record stand in its block.
+    struct Texts {
+        fileprivate let bytes: [UInt8]
+        fileprivate var ranges: [Range<Int>] = []
+
+        /// What is no UTF-8 is repaired.
+        subscript(_ text: Text) -> String { String(decoding: raw(text), as: UTF8.self) }
+
+        func raw(_ text: Text) -> ArraySlice<UInt8> { bytes[ranges[text.rawValue]] }
+    }
 
     func write(into writer: inout ByteWriter) {
         Self.put(UInt64(bitPattern: wallMicroseconds), into: &writer)
@@ -59,6 +74,7 @@ struct AccessRecord {
         Self.put(clientSpan, into: &writer)
         Self.put(parentSpan, into: &writer)
         Self.put(UInt64(bitPattern: upstreamOffsetMicroseconds), into: &writer)
+        Self.put(UInt64(UInt32(bitPattern: endpoint)), into: &writer)
     }
 
     /// Reads what `write` wrote.
@@ -89,22 +105,23 @@ struct AccessRecord {
         clientSpan = word(12)
         parentSpan = word(13)
         upstreamOffsetMicroseconds = Int64(bitPattern: word(14))
+        endpoint = Int32(bitPattern: UInt32(truncatingIfNeeded: word(15)))
     }
 
     init() {}
 
     /// Every whole record of a block, with its texts.
-    static func forEach(in bytes: [UInt8], _ body: (AccessRecord, [String]) -> Void) {
+    static func forEach(in bytes: [UInt8], _ body: (AccessRecord, Texts) -> Void) {
         var index = 0
         while let record = AccessRecord(bytes, at: index) {
             index += fixedBytes
-            var texts: [String] = []
-            for _ in 0..<Self.texts {
+            var texts = Texts(bytes: bytes)
+            for _ in Text.allCases {
                 guard index + 2 <= bytes.count else { return }
                 let count = Int(bytes[index]) << 8 | Int(bytes[index + 1])
                 index += 2
                 guard index + count <= bytes.count else { return }
-                texts.append(String(decoding: bytes[index..<index + count], as: UTF8.self))
+                texts.ranges.append(index..<index + count)
                 index += count
             }
             body(record, texts)
@@ -121,8 +138,8 @@ struct AccessRecord {
     }
 
     /// A text with its length in two bytes; longer ones are cut.
-    static func put(_ text: Span<UInt8>, into writer: inout ByteWriter) {
-        let count = min(text.count, 8_192)
+    static func put(_ text: Span<UInt8>, atMost limit: Int = 8_192, into writer: inout ByteWriter) {
+        let count = min(text.count, limit)
         writer.append(byte: UInt8(truncatingIfNeeded: count >> 8))
         writer.append(byte: UInt8(truncatingIfNeeded: count))
         writer.append(text.extracting(0..<count))

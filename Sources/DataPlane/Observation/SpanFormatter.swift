@@ -19,32 +19,61 @@ package struct SpanFormatter: Sendable {
         return result
     }
 
-    private func server(_ record: AccessRecord, _ texts: [String]) -> String {
+    private func server(_ record: AccessRecord, _ texts: AccessRecord.Texts) -> String {
         let route = record.route >= 0 ? names.routes[Int(record.route)] : ""
         var attributes = Self.common(record)
-        attributes.append(("url.path", .text(texts[2])))
-        attributes.append(("url.scheme", .text("https")))
+        attributes.append(("url.path", .text(texts[.path])))
+        // Without TLS nothing is served, only refused.
+        attributes.append(("url.scheme", .text(record.tls > 0 ? "https" : "http")))
         if !route.isEmpty { attributes.append(("http.route", .text(route))) }
-        attributes.append(("client.address", .text(texts[1])))
-        attributes.append(
-            ("network.protocol.version", .text(record.minorVersion == AccessRecord.http2 ? "2" : "1.1")))
-        attributes.append(("gateway.request_id", .text(texts[0])))
-        if !texts[5].isEmpty { attributes.append(("gateway.tier", .text(texts[5]))) }
+        attributes.append(("client.address", .text(texts[.client])))
+        attributes.append(("network.protocol.version", .text(Self.version(record))))
+        if !texts[.agent].isEmpty { attributes.append(("user_agent.original", .text(texts[.agent]))) }
+        attributes.append(("gateway.request_id", .text(texts[.requestID])))
+        if !texts[.tier].isEmpty { attributes.append(("gateway.tier", .text(texts[.tier]))) }
         let start = record.wallMicroseconds - record.durationMicroseconds
         return Self.span(
-            record, name: route.isEmpty ? "\(record.method.name)" : "\(record.method.name) \(route)",
+            record, name: route.isEmpty ? Self.name(record) : "\(Self.name(record)) \(route)",
             span: record.serverSpan, parent: record.parentSpan, kind: 2, start: start, attributes,
             isError: record.status >= 500)
     }
 
-    private func client(_ record: AccessRecord, _ texts: [String]) -> String {
+    private func client(_ record: AccessRecord, _ texts: AccessRecord.Texts) -> String {
         var attributes = Self.common(record)
-        attributes.append(("server.address", .text(names.upstreams[Int(record.upstream)])))
+        attributes += address(record)
+        attributes.append(("url.full", .text(url(record, texts[.path]))))
+        attributes.append(("gateway.upstream", .text(names.upstreams[Int(record.upstream)])))
         let start = record.wallMicroseconds - record.durationMicroseconds + record.upstreamOffsetMicroseconds
         return Self.span(
-            record, name: "\(record.method.name)", span: record.clientSpan, parent: record.serverSpan,
+            record, name: Self.name(record), span: record.clientSpan, parent: record.serverSpan,
             kind: 3,
             start: min(start, record.wallMicroseconds), attributes, isError: record.status >= 400)
+    }
+
+    /// The endpoint as the configuration writes it, such as `http://10.0.0.1:3000`; empty when it is not
+    /// known.
+    private func endpoint(_ record: AccessRecord) -> String {
+        let number = Int(record.endpoint)
+        return names.endpoints.indices.contains(number) ? names.endpoints[number] : ""
+    }
+
+    private func address(_ record: AccessRecord) -> [(String, Value)] {
+        let text = endpoint(record)
+        if text.hasPrefix("unix:") { return [("server.address", .text(String(text.dropFirst(5))))] }
+        guard let mark = text.firstRange(of: "://") else { return [] }
+        var host = text[mark.upperBound...]
+        var port: Int64 = text.hasPrefix("https") ? 443 : 80
+        if !host.hasSuffix("]"), let colon = host.lastIndex(of: ":") {
+            port = Int64(host[host.index(after: colon)...]) ?? port
+            host = host[..<colon]
+        }
+        return [("server.address", .text(String(host))), ("server.port", .number(port))]
+    }
+
+    /// As it was asked for, without the query, which no log and no span has.
+    private func url(_ record: AccessRecord, _ path: String) -> String {
+        let text = endpoint(record)
+        return (text.hasPrefix("unix:") ? "http://localhost" : text) + path
     }
 
     private enum Value {
@@ -52,9 +81,22 @@ package struct SpanFormatter: Sendable {
         case number(Int64)
     }
 
+    /// A method that is not known would make any number of names.
+    private static func name(_ record: AccessRecord) -> String {
+        record.method == .other ? "HTTP" : "\(record.method.name)"
+    }
+
+    private static func version(_ record: AccessRecord) -> String {
+        switch record.minorVersion {
+        case AccessRecord.http2: "2"
+        case 0: "1.0"
+        default: "1.1"
+        }
+    }
+
     private static func common(_ record: AccessRecord) -> [(String, Value)] {
         var attributes: [(String, Value)] = [
-            ("http.request.method", .text("\(record.method.name)")),
+            ("http.request.method", .text(record.method == .other ? "_OTHER" : "\(record.method.name)")),
             ("http.response.status_code", .number(Int64(record.status))),
         ]
         if record.reason != .none { attributes.append(("error.type", .text("\(record.reason.text)"))) }

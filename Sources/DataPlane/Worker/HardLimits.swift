@@ -71,6 +71,8 @@ enum HardLimits {
     /// Full access-log blocks that may wait for the writer, over all workers; beyond it lines are dropped and
     /// counted.
     static let logBlocks = 64
+    /// Bytes of a caller's `User-Agent` and `Referer` in a line of the log: longer ones are made up.
+    static let loggedFieldBytes = 1_024
     /// Failed attempts in a row after which an endpoint is left out, and for how long.
     static let ejectAfterFailures = 5
     static let ejectMicroseconds: Int64 = 10_000_000

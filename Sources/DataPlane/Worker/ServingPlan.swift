@@ -80,6 +80,8 @@ struct PlanRows {
     var headLimits: HeadLimits
     /// Millionths of the good calls that have a line in the access log; -1 without one.
     var logShare: Int
+    /// Whether those lines show what callers say of themselves.
+    var logsAgents: Bool
     /// Millionths of the calls without a parent that are traced; -1 without traces.
     var traceShare: Int
     var strictHost: Bool
@@ -165,6 +167,7 @@ package final class ServingPlan: @unchecked Sendable {
             headLimits: HeadLimits(
                 headBytes: limits.headBytes, fields: limits.fields, targetBytes: limits.targetBytes),
             logShare: configuration.accessLog.target == .off ? -1 : configuration.accessLog.sampleMillionths,
+            logsAgents: configuration.accessLog.format == .combined,
             traceShare: configuration.traces?.sampleMillionths ?? -1,
             strictHost: configuration.listen.strictHost, hasTrustedProxies: !trustedProxies.isEmpty,
             workers: configuration.workers,
