@@ -86,8 +86,11 @@ public final class LogOutput {
     }
 
     private func lose(_ bytes: [UInt8], _ offset: Int, _ reason: String) -> (lost: Int, reason: String) {
-        isTorn = offset > 0 && bytes[offset - 1] != UInt8(ascii: "\n") || offset == 0 && isTorn
-        return (bytes[offset...].count { $0 == UInt8(ascii: "\n") }, reason)
+        let lost = bytes[offset...].count { $0 == UInt8(ascii: "\n") }
+        // The line break that was to end a torn line ends no line of its own.
+        if offset == 0, isTorn { return (lost - 1, reason) }
+        isTorn = offset > 0 && bytes[offset - 1] != UInt8(ascii: "\n")
+        return (lost, reason)
     }
 
     private func sendLines(_ lines: [UInt8]) -> (lost: Int, reason: String) {

@@ -127,6 +127,22 @@ struct MonitoringTests {
         return samples
     }
 
+    /// One call at a time to its upstream, few handshakes, and an upstream that is not there.
+    private static func watchedGateway(_ upstream: Upstream, _ redis: RedisServer) throws -> Gateway {
+        let dead = try Ports.free()
+        return try Gateway(
+            Setup(upstream).with {
+                $0.store = "url: \"\(redis.url)\""
+                $0.tiers =
+                    "standard: { limits: [1/minute] }\npro: { limits: [1000/minute] }\n"
+                    + "enterprise: { limits: [1000000/minute] }"
+                $0.upstream = "connections: 1\nqueue: 1\nhealth: { path: /healthz, interval: 100ms }"
+                $0.moreUpstreams = "  dead: { endpoints: [\"http://127.0.0.1:\(dead)\"] }\n"
+                $0.routes.append("{ path: /dead, upstream: dead }")
+                $0.sections = "limits: { handshakes: 16 }\n"
+            })
+    }
+
     /// Does to a gateway what rules and panels are there to show, and looks in between.
     private static func eventfulLife() throws -> [[String: String]] {
         let (redis, upstream, gate) = (try RedisServer(), try Upstream(), Collected<Int>())
@@ -139,18 +155,7 @@ struct MonitoringTests {
             }
             try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
         }
-        let dead = try Ports.free()
-        let gateway = try Gateway(
-            Setup(upstream).with {
-                $0.store = "url: \"\(redis.url)\""
-                $0.tiers =
-                    "standard: { limits: [1/minute] }\npro: { limits: [1000/minute] }\n"
-                    + "enterprise: { limits: [1000000/minute] }"
-                $0.upstream = "connections: 1\nqueue: 1\nhealth: { path: /healthz, interval: 100ms }"
-                $0.moreUpstreams = "  dead: { endpoints: [\"http://127.0.0.1:\(dead)\"] }\n"
-                $0.routes.append("{ path: /dead, upstream: dead }")
-                $0.sections = "limits: { handshakes: 16 }\n"
-            })
+        let gateway = try watchedGateway(upstream, redis)
         try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
         var looks = [try samples(gateway)]
         for status in [200, 429] { #expect(try gateway.call(key: key).status == status) }
@@ -207,7 +212,8 @@ struct MonitoringTests {
         // Connections are refused by a gateway of few.
         let small = try Gateway(Setup(try Upstream()).with { $0.sections = "limits: { connections: 16 }\n" })
         let before = try Self.samples(small)
-        let callers = try (0..<40).map { _ in try PlainClient(port: small.httpsPort) }
+        // A worker has room for 64.
+        let callers = try (0..<100).map { _ in try PlainClient(port: small.httpsPort) }
         try Deadline(seconds: 5).wait("the refusals of \(callers.count)") {
             try small.metric("gateway_connections_refused_total") ?? 0 > 0
         }

@@ -11,7 +11,7 @@ struct PageTests {
             for (index, line) in page.lines.enumerated() {
                 for match in line.matches(of: /`([A-Za-z0-9\/+]+\.swift)`/) {
                     #expect(
-                        paths.contains { $0.hasSuffix("/" + match.1) },
+                        paths.contains { ("/" + $0).hasSuffix("/" + match.1) },
                         "\(page.path):\(index + 1): there is no \(match.1)")
                 }
             }

@@ -106,10 +106,10 @@ enum LimitKeys {
         "a request's body; 413 above; never kept in memory or on disk")
     static let connections = Setting.integer(
         "connections", in: 16...4_000_000, default: 65_536,
-        "open connections of callers; each needs up to two descriptors")
+        "open connections of callers, at least 64 for each worker; each needs up to two descriptors")
     static let handshakes = Setting.integer(
         "handshakes", in: 16...1_000_000, default: 4_096,
-        "handshakes under way; above, the oldest is closed to make room")
+        "handshakes under way, at least 16 for each worker; above, the oldest is closed to make room")
     static let memory = Setting.size(
         "memory", in: 16 << 20...1 << 50, default: "no watermark",
         "resident memory from which on no connection is accepted, and a second later idle ones are closed, "
