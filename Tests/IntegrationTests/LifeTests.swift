@@ -59,6 +59,47 @@ struct LifeTests {
         #expect(outcome.calls > 400 && outcome.rounds == 4)
     }
 
+    private static let namespacesAreAllowed =
+        (try? ChildProcess.run("unshare", ["-rp", "--fork", "true"]))?.status == 0
+
+    @Test(
+        "as the first process of a container it takes its signals, collects orphans, and is not replaced",
+        .enabled(if: namespacesAreAllowed, "no process may have numbers of its own here"))
+    func firstProcess() throws {
+        let folder = try TemporaryFolder()
+        let pipe = folder.path("pipe")
+        #expect(unsafe mkfifo(pipe, 0o600) == 0)
+        // A shell leaves a child behind that waits for the pipe; its end is the first process's to notice.
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.launcher = [
+                    "unshare", "-rp", "--fork", "bash", "-c",
+                    "sh -c 'cat \"\(pipe)\" &' && exec \"$0\" \"$@\"",
+                ]
+            })
+        let process = try #require(try gateway.processes().first)
+        func orphans() throws -> Int {
+            try FileManager.default.contentsOfDirectory(atPath: "/proc").count { number in
+                let status = try? String(contentsOfFile: "/proc/\(number)/status", encoding: .utf8)
+                return status?.contains("PPid:\t\(process)\n") == true
+            }
+        }
+        #expect(try orphans() == 1)
+        try "end".write(toFile: pipe, atomically: false, encoding: .utf8)
+        try Deadline(seconds: 5).wait("the orphan's end") { try orphans() == 0 }
+        kill(process, SIGUSR2)
+        try Deadline(seconds: 5).wait("the refusal") {
+            gateway.log.contains("the first process of a container cannot be replaced")
+        }
+        kill(process, SIGHUP)
+        try Deadline(seconds: 5).wait("the reload") {
+            try gateway.metric("gateway_config_generation") == 2
+        }
+        #expect(try gateway.call().status == 200)
+        kill(process, SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+    }
+
     @Test("all problems of a configuration come together, each with its place, and the status is 78")
     func problems() throws {
         let gateway = try Gateway(Setup(try Upstream()))
