@@ -36,4 +36,24 @@ struct PageTests {
             }
         }
     }
+
+    @Test("the guide names what a reload keeps")
+    func keptByReload() throws {
+        func lines(_ path: String) throws -> [Substring] {
+            try #require(SourceTree.repository.files.first { $0.path == path }).lines
+        }
+        let guide = try lines("Sources/gateway/gateway.docc/Operating.md")
+        let start = try #require(guide.firstIndex { $0.contains("are sizes and identities of the process") })
+        let words = Set(
+            guide[(start - 3)...start].flatMap { line in line.matches(of: /`([a-z_.]+)`/).map(\.1) })
+        let kept = try lines("Sources/DataPlane/Server/Reload.swift").flatMap { line in
+            line.matches(of: /keep\("([a-z_.]+)"|kept\.append\("([a-z_.]+)"\)/).compactMap { $0.1 ?? $0.2 }
+        }
+        #expect(kept.count > 10)
+        for key in kept {
+            // Those of `limits` stand without it.
+            let short = key.split(separator: ".").last ?? key
+            #expect(words.contains(key) || key.hasPrefix("limits.") && words.contains(short), "\(key)")
+        }
+    }
 }
