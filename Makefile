@@ -25,6 +25,8 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 30
 # What the tests' own Python environment is made of; it is made anew when this changes.
 CLIENTS = .build/clients/installed
+# What the tests found when they looked for keys in all that gateways and Redis have left behind.
+KEY_SEARCH = $(CURDIR)/.build/key-search.txt
 # Tests that `make test` runs: a regular expression on their names, all when empty.
 FILTER ?=
 
@@ -42,13 +44,16 @@ demo: build ## Run a gateway that needs nothing else and prints curl lines to pa
 
 .PHONY: test
 test: build test-packages $(CLIENTS) ## Run every test; the integration tests drive the release binary
+	@rm -f $(KEY_SEARCH)
 	@# What several gateways admit within fractions of a second is measured with nothing else running.
 ifeq ($(FILTER),)
-	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip FleetTests
-	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip-build --filter FleetTests
+	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip FleetTests
+	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) \
+	    $(SWIFT) test --disable-xctest --skip-build --filter FleetTests
 else
-	@GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --filter '$(FILTER)'
+	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --filter '$(FILTER)'
 endif
+	@Tests/key-search $(KEY_SEARCH)
 
 # Clients and servers from PyPI that the tests drive, in an environment of their own.
 $(CLIENTS): Tests/Clients/requirements.txt | test-packages
@@ -85,6 +90,10 @@ bench-operations: build test-packages $(CLIENTS) ## Measure reloads, upgrades, d
 .PHONY: soak
 soak: build test-packages $(CLIENTS) ## Run mixed traffic and all kinds of trouble for SOAK_MINUTES (default 30)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/soak --minutes $(SOAK_MINUTES)
+
+.PHONY: bench-keys
+bench-keys: build test-packages ## Measure managing 100,000 keys: commands, API, dashboard (about 2 minutes)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) python3 Tests/Bench/keys.py
 
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)

@@ -2,6 +2,7 @@ package import Configuration
 import Dashboard
 package import DataPlane
 import KeyManagement
+import Keys
 package import Reactor
 
 /// The admin listener: plain HTTP on an address that only operators reach, served by the control loop, so
@@ -25,6 +26,7 @@ package final class AdminServer {
     private let desk: KeyDesk
     private var small: SmallServer?
     private var history = History()
+    private var mask: KeyMask?
 
     /// Binds the address and joins the control loop.
     ///
@@ -37,6 +39,7 @@ package final class AdminServer {
         self.server = server
         self.facts = facts
         self.reload = reload
+        mask = KeyFormat(prefixes: server.plan.configuration.keys.prefixes).map(KeyMask.init)
         access = try AdminAccess(admin) { peer in
             server.shared.report(.warning, "admin: a wrong token from \(peer.ipText)", every: 60)
         }
@@ -54,9 +57,9 @@ package final class AdminServer {
             connectionsMax: Self.connectionsMax, bodyBytesMax: Self.bodyBytesMax
         ) { [unowned self] request in
             do throws(AdminRefusal) {
-                return try answer(request).map(Self.finished)
+                return try answer(request).map(finished)
             } catch {
-                return Self.finished(error.answer)
+                return finished(error.answer)
             }
         }
     }
@@ -90,6 +93,7 @@ package final class AdminServer {
     /// Goes over to the tokens and names of another configuration; the address stays.
     package func adopt(_ configuration: GatewayConfiguration) {
         if let admin = configuration.admin { access.adopt(admin) }
+        mask = KeyFormat(prefixes: configuration.keys.prefixes).map(KeyMask.init)
     }
 
     /// The socket with its name, for a process that takes over.
@@ -106,7 +110,7 @@ package final class AdminServer {
             return
         }
         for (ticket, answer) in desk.takeAnswers() {
-            small?.answer(ticket, Self.finished(answer), nowMicroseconds: nowMicroseconds)
+            small?.answer(ticket, finished(answer), nowMicroseconds: nowMicroseconds)
         }
     }
 
@@ -116,8 +120,10 @@ package final class AdminServer {
     }
 
     /// Nothing here may be kept by anybody, embedded elsewhere, or taken for another type than it says.
-    private static func finished(_ answer: SmallAnswer) -> SmallAnswer {
+    private func finished(_ answer: SmallAnswer) -> SmallAnswer {
         var answer = answer
+        // What is said of a mistake repeats it, and a key is pasted into the wrong field easily.
+        if answer.status >= 400, let mask { answer.body = mask.mask(answer.body) }
         answer.fields += [
             ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"),
             ("Cross-Origin-Resource-Policy", "same-origin"), ("Referrer-Policy", "no-referrer"),

@@ -45,6 +45,8 @@ static inline uint32_t gw_epoll_events(const struct epoll_event *event) { return
 // prctl is variadic, which Swift does not import. The name is cut at 15 bytes by the kernel.
 static inline void gw_name_thread(const char *name) { prctl(PR_SET_NAME, name, 0, 0, 0); }
 
+static inline int gw_forbid_dumps(void) { return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); }
+
 // fcntl is variadic, which Swift does not import.
 static inline int gw_descriptor_flags(int descriptor) { return fcntl(descriptor, F_GETFD); }
 static inline void gw_claim_descriptor(int descriptor) {

@@ -6,10 +6,13 @@ import Keys
 package enum KeyJSON {
     /// An object of a key's fields: `scopes` as an array, times in Unix seconds, and only what there is.
     ///
-    /// - Parameter secret: the key itself, where it is shown for the first and last time.
-    package static func object(_ key: StoredKey, secret: String? = nil) -> String {
+    /// - Parameters:
+    ///   - secret: the key itself, where it is shown for the first and last time.
+    ///   - isReplay: whether it was made before by the same creation, and shown then.
+    package static func object(_ key: StoredKey, secret: String? = nil, isReplay: Bool = false) -> String {
         var members: [String] = []
         if let secret { members.append("\"key\":\(string(secret))") }
+        if isReplay { members.append("\"replayed\":true") }
         members += self.members(key.record.fields.map { ($0.name, $0.value) })
         if let seen = key.lastSeenSeconds { members.append("\"last_used\":\(seen)") }
         if let calls = key.callsSinceRotation { members.append("\"calls_since_rotation\":\(calls)") }

@@ -13,6 +13,7 @@ extension KeyStore {
         _ id: String, _ changes: KeyChanges, version: String? = nil, reason: String? = nil, by actor: Actor
     ) throws(KeyStoreProblem) -> StoredKey {
         if let tier = changes.tier { try check(tier: tier) }
+        if let scopes = changes.scopes { try check(scopes: scopes) }
         if case .set(let limits) = changes.limits { try check(limits: limits) }
         if case .set(let name) = changes.name { try check(text: name, field: "name") }
         if case .set(let seconds) = changes.expiresAtSeconds { try check(expires: seconds) }

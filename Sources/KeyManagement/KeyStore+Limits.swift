@@ -1,6 +1,7 @@
 import Configuration
 import Keys
 package import Limits
+import Reactor
 import Redis
 
 /// What one window of an account holds at the moment of asking, as the limiter keeps it in the store.
@@ -58,6 +59,17 @@ package struct AccountLimits: Sendable {
     package var policies: [PolicyUse]
 }
 
+/// The keys of an account, as they were found not long ago.
+struct KnownMembers {
+    /// Accounts that somebody looks at at the same time.
+    static let accountsMax = 16
+    /// What another program adds is seen after ten seconds at the latest.
+    static let microseconds: Int64 = 10_000_000
+
+    var keys: [(id: String, digest: String)]
+    var untilMicroseconds: Int64
+}
+
 extension AccountLimits {
     /// A JSON object: the account, and its policies with their windows.
     package var json: String {
@@ -84,30 +96,50 @@ extension KeyStore {
             throw .refused("with the memory store each gateway keeps its windows to itself")
         }
         var policies: [PolicyUse] = []
-        var cursor: String?
-        repeat {
-            let page = try list(KeyFilter(account: account, status: .active), after: cursor, limit: 1_000)
-            for key in page.keys {
-                guard let (name, specification) = policy(of: key) else { continue }
-                if let index = policies.firstIndex(where: {
-                    $0.name == name && $0.limits == specification.text
-                }) {
-                    if policies[index].keys.count < AccountLimits.keysMax {
-                        policies[index].keys.append(key.record.id)
-                    }
-                    continue
+        for key in try usableKeys(ofAccount: account) {
+            guard let (name, specification) = policy(of: key) else { continue }
+            if let index = policies.firstIndex(where: { $0.name == name && $0.limits == specification.text })
+            {
+                if policies[index].keys.count < AccountLimits.keysMax {
+                    policies[index].keys.append(key.record.id)
                 }
-                let windows = try use(specification, account: account)
-                policies.append(
-                    PolicyUse(
-                        name: name, limits: specification.text, keys: [key.record.id], windows: windows))
+                continue
             }
-            cursor = page.nextCursor
-        } while cursor != nil
+            let windows = try use(specification, account: account)
+            policies.append(
+                PolicyUse(name: name, limits: specification.text, keys: [key.record.id], windows: windows))
+        }
         guard !policies.isEmpty else {
             throw .notFound("no usable key is charged to the account \(account)")
         }
         return AccountLimits(account: account, policies: policies)
+    }
+
+    /// To find the keys of an account is a walk through the whole index, and a page that shows a window asks
+    /// every second. So those that were found are known for a while, and only their records are read again.
+    private func usableKeys(ofAccount account: String) throws(KeyStoreProblem) -> [StoredKey] {
+        let filter = KeyFilter(account: account, status: .active)
+        let now = MonotonicClock.nowMicroseconds()
+        if let known = knownMembers[account], now < known.untilMicroseconds {
+            var keys = configuration.keys.staticKeys.map(StoredKey.init(declared:)).filter(filter.fits)
+            for start in stride(from: 0, to: known.keys.count, by: Self.chunk) {
+                let part = known.keys[start..<min(start + Self.chunk, known.keys.count)]
+                keys += try read(Array(part)).filter(filter.fits)
+            }
+            if !keys.isEmpty { return keys }
+        }
+        var keys: [StoredKey] = []
+        var cursor: String?
+        repeat {
+            let page = try list(filter, after: cursor, limit: Self.pageMax)
+            keys += page.keys
+            cursor = page.nextCursor
+        } while cursor != nil
+        if knownMembers.count >= KnownMembers.accountsMax { knownMembers = [:] }
+        knownMembers[account] = KnownMembers(
+            keys: keys.filter { !$0.isStatic }.map { ($0.record.id, $0.record.digest.hexadecimal) },
+            untilMicroseconds: now + KnownMembers.microseconds)
+        return keys
     }
 
     /// The windows that bind a key, nil when its limits cannot be read, so that it is refused.

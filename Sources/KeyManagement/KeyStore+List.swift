@@ -4,16 +4,17 @@ import Keys
 import Reactor
 import Redis
 
-// Listing: the index is walked from the newest key on, some hundred at a time, and what fits is picked where
-// it lies, so that a search over all keys moves only what it finds. Chunks are asked for one after another:
-// commands sent together would be served together, and others would wait for all of them.
+// Listing: the index is walked from the newest key on, some hundred at a time. Of each a search reads the few
+// fields that it asks about, and whole only those that may fit. Every command is a small one; they are sent
+// some hundred in one write, of which Redis serves 16 KiB at a time before it turns to others.
 //
 // A cursor names the last key that was looked at. Keys that are added meanwhile are newer and stand before
 // it, so that a listing shows every key that was there when it began, once.
 
 extension KeyStore {
-    /// Keys that one command looks at: half a millisecond of Redis's time.
-    private static let chunk = 128
+    /// Entries of the index that one step looks at: less than half a millisecond of Redis's time for the
+    /// longest of its commands.
+    static let chunk = 512
     /// Keys that one page looks at before it leaves the rest to the next.
     private static let examinedMax = 200_000
 
@@ -83,7 +84,7 @@ extension KeyStore {
         }
     }
 
-    // MARK: One chunk
+    // MARK: One step
 
     private struct Chunk {
         var keys: [StoredKey] = []
@@ -92,38 +93,51 @@ extension KeyStore {
         var next: Cursor?
     }
 
+    /// - Parameter wanted: at most so many keys; nil counts all and keeps none.
     private func chunk(
         _ filter: KeyFilter, after cursor: Cursor, wanted: Int?
     ) throws(KeyStoreProblem) -> Chunk {
         guard case .stored(let score, let id) = cursor else { return Chunk() }
-        if spreads { return try spreadChunk(filter, score, id, wanted) }
-        let reply = try run([
-            "EVAL", ListScript.page, "3", indexName, "\(prefix)seen", "\(prefix)calls", prefix, score, id,
-            "\(Self.chunk)", "\(wanted ?? 0)", "\(WallClock.nowSeconds())", filter.account ?? "",
-            filter.tier ?? "", filter.status?.rawValue ?? "", KeyFilter.folded(filter.text ?? ""),
-            filter.isDue ? "1" : "", "\(StoredKey.rotationSeconds)",
-        ])
-        guard let parts = reply.elements, parts.count >= 4, let count = parts[0].integer,
-            let lastScore = parts[1].text, let lastID = parts[2].text, let isEnd = parts[3].integer
-        else { throw .unavailable("the store answered a listing with something else") }
+        let preselection = Preselection(filter, nowSeconds: WallClock.nowSeconds())
+        let size = preselection == nil ? min(wanted ?? Self.chunk, Self.chunk) : Self.chunk
+        let entries = try entries(after: score, id, count: size)
+        let digests = try digests(ofIDs: entries.map(\.id))
+        var candidates = entries.indices.filter { digests[$0] != nil }
+        if let preselection {
+            let start = Array("\(prefix)key:".utf8)
+            let names = candidates.map { start + (digests[$0] ?? []) }
+            let wanted = try select(names, fields: preselection.fields) { place, reply in
+                preselection.admits(id: entries[candidates[place]].id, reply)
+            }
+            candidates = wanted.map { candidates[$0] }
+        }
+        func cursor(_ place: Int) -> Cursor {
+            .stored(score: Self.text(entries[place].score), id: Self.text(entries[place].id))
+        }
         var result = Chunk()
-        result.count = Int(count)
-        if isEnd == 0 { result.next = .stored(score: lastScore, id: lastID) }
-        for part in parts.dropFirst(4) {
-            guard let found = part.elements, found.count == 4, let hex = found[0].text,
-                let digest = Digest256(hex: hex), let fields = found[3].fields,
-                var key = StoredKey(digest, fields)
-            else { continue }
-            key.addUse(seen: found[1], calls: found[2])
-            result.keys.append(key)
+        if entries.count == size { result.next = cursor(size - 1) }
+        var rest = candidates[...]
+        while !rest.isEmpty {
+            let slice = rest.prefix(wanted.map { $0 - result.keys.count } ?? Self.chunk)
+            rest = rest.dropFirst(slice.count)
+            let found = slice.map { (Self.text(entries[$0].id), Self.text(digests[$0] ?? [])) }
+            let keys = try read(found).filter(filter.fits)
+            result.count += keys.count
+            guard let wanted, let last = slice.last else { continue }
+            result.keys += keys
+            guard result.keys.count == wanted else { continue }
+            if last + 1 < entries.count { result.next = cursor(last) }
+            break
         }
         return result
     }
 
-    /// The same in a cluster, where no script may touch what it finds on the way.
-    private func spreadChunk(
-        _ filter: KeyFilter, _ score: String, _ id: String, _ wanted: Int?
-    ) throws(KeyStoreProblem) -> Chunk {
+    private static func text(_ bytes: [UInt8]) -> String { String(decoding: bytes, as: UTF8.self) }
+
+    /// Ids with their scores, as Redis writes them; bytes, because a search passes by most of them.
+    private func entries(
+        after score: String, _ id: String, count: Int
+    ) throws(KeyStoreProblem) -> [(id: [UInt8], score: [UInt8])] {
         var first: Int64 = 0
         if !id.isEmpty {
             if let rank = try run(["ZREVRANK", indexName, id]).integer {
@@ -132,40 +146,49 @@ extension KeyStore {
                 first = try run(["ZCOUNT", indexName, "(\(score)", "+inf"]).integer ?? 0
             }
         }
-        let range = ["ZREVRANGE", indexName, "\(first)", "\(first + Int64(Self.chunk) - 1)", "WITHSCORES"]
-        guard let entries = try run(range).fields else {
+        let range = ["ZREVRANGE", indexName, "\(first)", "\(first + Int64(count) - 1)", "WITHSCORES"]
+        guard let values = try run(range).elements, values.count % 2 == 0 else {
             throw .unavailable("the store answered ZREVRANGE with something else")
         }
-        let digests = try runAll(entries.map { ["GET", idName($0.name)] }).map { value in
-            value.text.flatMap { Digest256(hex: $0) }
+        return stride(from: 0, to: values.count, by: 2).map {
+            (values[$0].bytes ?? [], values[$0 + 1].bytes ?? [])
         }
-        let known = zip(entries, digests).compactMap { entry, digest in digest.map { (entry, $0) } }
-        let records = try runAll(
-            known.flatMap { entry, digest in
-                [
-                    ["HGETALL", recordName(digest)], ["HGET", "\(prefix)seen", entry.name],
-                    ["HGET", "\(prefix)calls", entry.name],
-                ]
-            })
-        var result = Chunk()
-        if entries.count == Self.chunk, let last = entries.last {
-            result.next = .stored(score: last.value, id: last.name)
+    }
+
+    /// What stands under the ids; nil where nothing does. In a cluster each has a place of its own.
+    private func digests(ofIDs ids: [[UInt8]]) throws(KeyStoreProblem) -> [[UInt8]?] {
+        guard !ids.isEmpty else { return [] }
+        if spreads { return try runAll(ids.map { ["GET", idName(Self.text($0))] }).map(\.bytes) }
+        let start = Array("\(prefix)id:".utf8)
+        let values = try run([Array("MGET".utf8)] + ids.map { start + $0 }).elements
+        guard let values, values.count == ids.count else {
+            throw .unavailable("the store answered MGET with something else")
         }
-        for (index, (entry, digest)) in known.enumerated() {
-            guard let fields = records[3 * index].fields, var key = StoredKey(digest, fields),
-                key.record.id == entry.name
+        return values.map(\.bytes)
+    }
+
+    /// Whole keys, at most `chunk`, without those whose records cannot be used or belong to another id.
+    func read(_ found: [(id: String, digest: String)]) throws(KeyStoreProblem) -> [StoredKey] {
+        guard !found.isEmpty else { return [] }
+        let ids = found.map(\.id)
+        let replies = try runAll(
+            [["HMGET", "\(prefix)seen"] + ids, ["HMGET", "\(prefix)calls"] + ids]
+                + found.map { ["HGETALL", "\(prefix)key:\($0.digest)"] })
+        for case .error(let text) in replies where !text.hasPrefix("WRONGTYPE") { throw .unavailable(text) }
+        let seen = replies[0].elements ?? []
+        let calls = replies[1].elements ?? []
+        guard seen.count == ids.count, calls.count == ids.count else {
+            throw .unavailable("the store answered HMGET with something else")
+        }
+        var keys: [StoredKey] = []
+        for (index, (id, hex)) in found.enumerated() {
+            guard let digest = Digest256(hex: hex), let fields = replies[2 + index].fields,
+                var key = StoredKey(digest, fields), key.record.id == id
             else { continue }
-            key.addUse(seen: records[3 * index + 1], calls: records[3 * index + 2])
-            guard filter.fits(key) else { continue }
-            result.count += 1
-            guard let wanted else { continue }
-            result.keys.append(key)
-            if result.keys.count == wanted {
-                result.next = .stored(score: entry.value, id: entry.name)
-                break
-            }
+            key.addUse(seen: seen[index], calls: calls[index])
+            keys.append(key)
         }
-        return result
+        return keys
     }
 }
 
@@ -214,24 +237,5 @@ extension StoredKey {
             let record = try? KeyRecord(digest: digest, fields: fields, isTier: { _ in true })
         else { return nil }
         self.init(record: record, lastSeenSeconds: nil, isStatic: false, stored: fields)
-    }
-}
-
-extension KeyFilter {
-    /// Whether a key is one of those that are asked for.
-    package func fits(_ key: StoredKey) -> Bool {
-        let record = key.record
-        guard account == nil || account == record.account, tier == nil || tier == record.tier,
-            status == nil || status == key.status(), !isDue || key.rotationDue() != nil
-        else { return false }
-        guard let text, !text.isEmpty else { return true }
-        let wanted = Self.folded(text)
-        return [record.id, record.name ?? "", record.hint ?? ""].contains { Self.folded($0).contains(wanted) }
-    }
-
-    /// ASCII letters in lower case and everything else as it is, as in the store's scripts.
-    static func folded(_ text: String) -> String {
-        String(
-            decoding: text.utf8.map { (0x41...0x5a).contains($0) ? $0 + 0x20 : $0 }, as: UTF8.self)
     }
 }

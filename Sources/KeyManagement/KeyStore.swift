@@ -23,19 +23,22 @@ package final class KeyStore {
     let spreads: Bool
     let scanner: KeyScanner
     let format: KeyFormat
-    private let session: StoreSession?
+    let session: StoreSession?
     /// When records of other programs were last looked for, on the monotonic clock.
     var adoptedMicroseconds: Int64?
+    /// Keys by account, for who asks again and again.
+    var knownMembers: [String: KnownMembers] = [:]
 
     /// Connects to the configured store.
     ///
     /// - Parameters:
+    ///   - memory: what to use where no store is configured; nil keeps no keys there.
     ///   - timeoutMilliseconds: for every exchange.
     ///   - connects: whether a store that is away is a failure now, or only when it is first asked.
     ///   - spreads: whether names live in different slots; nil is as the configured store has it.
     package init(
-        _ configuration: GatewayConfiguration, timeoutMilliseconds: Int = 2_000, connects: Bool = true,
-        spreads: Bool? = nil
+        _ configuration: GatewayConfiguration, memory: MemoryKeys? = nil,
+        timeoutMilliseconds: Int = 2_000, connects: Bool = true, spreads: Bool? = nil
     ) throws(KeyStoreProblem) {
         var isCluster = false
         if case .cluster = configuration.store.endpoint { isCluster = true }
@@ -48,13 +51,19 @@ package final class KeyStore {
         self.format = format
         scanner = KeyScanner(format)
         guard let options = StoreOptions(configuration.store) else {
-            session = nil
+            session = memory.map(StoreSession.init)
             return
         }
         let session = StoreSession(options, timeoutMilliseconds: timeoutMilliseconds)
         self.session = session
         if connects { try session.connect() }
     }
+
+    /// To be called before each use of a store that is kept for a long time.
+    package func renew() { session?.renew() }
+
+    /// Whether keys live as long as the process.
+    package var isPassing: Bool { session?.memory != nil }
 
     /// Whether keys live in the configuration only.
     package var isMemory: Bool { session == nil }
@@ -149,6 +158,7 @@ package final class KeyStore {
     /// Makes a key and its record; nothing is written.
     package func prepare(_ request: KeyRequest) throws(KeyStoreProblem) -> PreparedKey {
         try check(tier: request.tier)
+        try check(scopes: request.scopes)
         if let limits = request.limits { try check(limits: limits) }
         if let name = request.name { try check(text: name, field: "name") }
         if let expires = request.expiresAtSeconds { try check(expires: expires) }
@@ -177,6 +187,10 @@ package final class KeyStore {
         // What is said back may have come from a wrong paste.
         let shown = scanner.holdsKey(tier) || tier.utf8.count > 64 ? "" : " \"\(tier)\""
         throw .invalid(field: "tier", "unknown tier\(shown); there are \(names)")
+    }
+
+    func check(scopes: ScopeSet) throws(KeyStoreProblem) {
+        guard !scanner.holdsKey(scopes.text) else { throw Self.holdsKey("scopes") }
     }
 
     func check(limits: String) throws(KeyStoreProblem) {
@@ -231,11 +245,32 @@ package final class KeyStore {
         }
     }
 
+    func run(_ command: [[UInt8]]) throws(KeyStoreProblem) -> RedisValue {
+        guard let session else { throw Self.memoryRefusal }
+        do {
+            return try session.command(command)
+        } catch {
+            throw .unavailable(error.text)
+        }
+    }
+
     /// Several commands; error replies are values.
     func runAll(_ commands: [[String]]) throws(KeyStoreProblem) -> [RedisValue] {
         guard let session else { throw Self.memoryRefusal }
         do {
             return try session.pipeline(commands)
+        } catch {
+            throw .unavailable(error.text)
+        }
+    }
+
+    /// Of hashes of these names, the places of those that are wanted: see `RedisClient.select`.
+    func select(
+        _ names: [[UInt8]], fields: [String], where isWanted: (Int, Reply) -> Bool
+    ) throws(KeyStoreProblem) -> [Int] {
+        guard let session else { throw Self.memoryRefusal }
+        do {
+            return try session.select(names, fields: fields, where: isWanted)
         } catch {
             throw .unavailable(error.text)
         }

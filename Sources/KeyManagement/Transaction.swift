@@ -105,6 +105,7 @@ extension KeyStore {
     ///
     /// - Returns: nil when done, or the step whose condition does not hold.
     func commit(_ steps: [Step]) throws(KeyStoreProblem) -> Step.Part? {
+        knownMembers = [:]
         guard spreads else {
             // What Redis refuses to write fails the script there: so the line of the trail is the first.
             let steps = steps.filter { $0.part == .trail } + steps.filter { $0.part != .trail }
@@ -123,6 +124,7 @@ extension KeyStore {
     }
 
     private func evaluate(_ steps: [Step]) throws(KeyStoreProblem) -> Int {
+        if let memory = session?.memory { return try memory.apply(steps) }
         let reply = try run(Transaction.command(steps))
         let checks = steps.filter { $0.check != nil }.count
         guard let number = reply.integer, (0...Int64(checks)).contains(number) else {

@@ -56,6 +56,26 @@ public enum ProcessLimits {
         return Int(clamping: UInt(limit.rlim_cur))
     }
 
+    /// Keeps what this process holds in memory, such as keys and passwords, to itself: no core is written when
+    /// it ends by a signal, wherever cores would go, and nobody but root may trace it or read its memory.
+    ///
+    /// - Parameter keepsReports: whether the Swift runtime goes on reporting crashes, with what stands in memory
+    ///   where the registers point.
+    public static func forbidDumps(keepsReports: Bool) {
+        if !keepsReports {
+            for number in [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGQUIT, SIGSEGV, SIGTRAP] {
+                _ = Glibc.signal(number, SIG_DFL)
+            }
+        }
+        // One does not replace the other: a core that is piped to a program heeds no limit of its size, and
+        // whoever forbids `prctl` leaves us the limit.
+        _ = gw_forbid_dumps()
+        var limit = rlimit()
+        guard unsafe getrlimit(__rlimit_resource_t(4), &limit) == 0 else { return }
+        limit.rlim_cur = 0
+        _ = unsafe setrlimit(__rlimit_resource_t(4), &limit)
+    }
+
     /// Processors that this process may run on.
     public static func processorCount() -> Int {
         max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))

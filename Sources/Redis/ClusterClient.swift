@@ -47,6 +47,30 @@ final class ClusterClient {
         return values
     }
 
+    /// See `RedisClient.select`.
+    func select(
+        _ names: [[UInt8]], fields: [String], where isWanted: (Int, Reply) -> Bool
+    ) throws(RedisError) -> [Int] {
+        var places: [StoreNode: [Int]] = [:]
+        for (index, name) in names.enumerated() {
+            places[try node(of: ClusterSlot.of(name: name)), default: []].append(index)
+        }
+        var wanted: [Int] = []
+        for (node, indices) in places {
+            do throws(RedisError) {
+                let found = try client(node).select(indices.map { names[$0] }, fields: fields) {
+                    place, reply in
+                    isWanted(indices[place], reply)
+                }
+                wanted += found.map { indices[$0] }
+            } catch {
+                clients[node] = nil
+                throw error
+            }
+        }
+        return wanted.sorted()
+    }
+
     /// A transaction is one where the cluster can make it one.
     private func transaction(_ commands: [[String]]) throws(RedisError) -> [RedisValue] {
         let inner = commands.dropFirst().dropLast()
@@ -138,6 +162,10 @@ final class ClusterClient {
 
     private func node(for command: [String]) throws(RedisError) -> StoreNode {
         guard let slot = Self.slot(of: command) else { return topology.masters[0].node }
+        return try node(of: slot)
+    }
+
+    private func node(of slot: UInt16) throws(RedisError) -> StoreNode {
         let owner = topology.owners[Int(slot)]
         guard owner != ClusterSlot.nobody else {
             throw .unreachable("no master of the cluster has slot \(slot)")

@@ -46,8 +46,13 @@ package enum CommandWriter {
     /// A whole command, for slow paths.
     package static func bytes(_ arguments: [[UInt8]]) -> [UInt8] {
         var result = Array("*\(arguments.count)\r\n".utf8)
+        // Long commands have arguments of one length.
+        var length: (count: Int, bytes: [UInt8]) = (-1, [])
         for argument in arguments {
-            result += Array("$\(argument.count)\r\n".utf8)
+            if argument.count != length.count {
+                length = (argument.count, Array("$\(argument.count)\r\n".utf8))
+            }
+            result += length.bytes
             result += argument
             result += [0x0D, 0x0A]
         }

@@ -72,7 +72,11 @@ final class NodeClient {
     ///
     /// - Throws: `.server` for an error reply.
     func command(_ arguments: [String]) throws(RedisError) -> RedisValue {
-        let value = try exchange([arguments.map { Array($0.utf8) }])[0]
+        try command(arguments.map { Array($0.utf8) })
+    }
+
+    func command(_ arguments: [[UInt8]]) throws(RedisError) -> RedisValue {
+        let value = try exchange([arguments])[0]
         if case .error(let text) = value { throw Self.problem(text) }
         return value
     }
@@ -104,11 +108,11 @@ final class NodeClient {
 
     /// Sends a command without waiting for its reply.
     func send(_ arguments: [String]) throws(RedisError) {
-        try write([arguments.map { Array($0.utf8) }])
+        try write(CommandWriter.bytes(arguments))
     }
 
-    private func write(_ commands: [[[UInt8]]]) throws(RedisError) {
-        var block = Block.constant(bytes: commands.flatMap(CommandWriter.bytes))
+    private func write(_ bytes: [UInt8]) throws(RedisError) {
+        var block = Block.constant(bytes: bytes)
         defer { block.deallocate() }
         do {
             try connection.send(block, timeoutMilliseconds: timeoutMilliseconds)
@@ -130,27 +134,72 @@ final class NodeClient {
     }
 
     private func exchange(_ commands: [[[UInt8]]]) throws(RedisError) -> [RedisValue] {
+        var values: [RedisValue] = []
+        values.reserveCapacity(commands.count)
+        try exchange(commands.flatMap(CommandWriter.bytes), answers: commands.count) { reply in
+            values.append(RedisValue(reply))
+        }
+        return values
+    }
+
+    /// - Parameter take: called with each answer, in order.
+    private func exchange(_ bytes: [UInt8], answers: Int, _ take: (Reply) -> Void) throws(RedisError) {
         guard !isOutOfStep else {
             throw .unreachable("the connection was given up after an answer that came late or from a replica")
         }
         isOutOfStep = true
         let deadline = MonotonicClock.nowMicroseconds() + Int64(timeoutMilliseconds) * 1_000
-        try write(commands)
-        var values: [RedisValue] = []
-        while values.count < commands.count {
+        try write(bytes)
+        var taken = 0
+        var isReplica = false
+        while taken < answers {
             if let reply = try reader.next() {
-                values.append(RedisValue(reply))
+                // A master that has become a replica is not to be asked again: the next call says so.
+                if reply.kind == .error, reply.text.hasPrefix("READONLY") { isReplica = true }
+                take(reply)
+                taken += 1
                 continue
             }
             let left = Int((deadline - MonotonicClock.nowMicroseconds()) / 1_000)
             guard left > 0 else { throw .timeout }
             try receive(timeoutMilliseconds: left)
         }
-        // A master that has become a replica is not to be asked again: the next call says so.
-        isOutOfStep = values.contains { value in
-            if case .error(let text) = value { return text.hasPrefix("READONLY") }
-            return false
+        isOutOfStep = isReplica
+    }
+}
+
+extension NodeClient {
+    /// See `RedisClient.select`.
+    func select(
+        _ names: [[UInt8]], fields: [String], where isWanted: (Int, Reply) -> Bool
+    ) throws(RedisError) -> [Int] {
+        guard let first = names.first else { return [] }
+        let head = Array("*\(2 + fields.count)\r\n$5\r\nHMGET\r\n".utf8)
+        let tail = Array(("\r\n" + fields.map { "$\($0.utf8.count)\r\n\($0)\r\n" }.joined()).utf8)
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(names.count * (head.count + 8 + first.count + tail.count))
+        var length: (count: Int, bytes: [UInt8]) = (-1, [])
+        for name in names {
+            if name.count != length.count { length = (name.count, Array("$\(name.count)\r\n".utf8)) }
+            bytes += head
+            bytes += length.bytes
+            bytes += name
+            bytes += tail
         }
-        return values
+        var wanted: [Int] = []
+        var index = 0
+        try exchange(bytes, answers: names.count) { reply in
+            if Self.isWanted(index, reply, isWanted) { wanted.append(index) }
+            index += 1
+        }
+        return wanted
+    }
+
+    private static func isWanted(_ index: Int, _ reply: Reply, _ isWanted: (Int, Reply) -> Bool) -> Bool {
+        switch reply.kind {
+        case .array: isWanted(index, reply)
+        case .error: !reply.text.hasPrefix("WRONGTYPE")
+        case .string, .status, .integer, .null: false
+        }
     }
 }

@@ -44,6 +44,14 @@ package final class RedisClient {
         }
     }
 
+    /// One command of many arguments; in a cluster only for what has one place.
+    package func command(_ arguments: [[UInt8]]) throws(RedisError) -> RedisValue {
+        switch connections {
+        case .single(let node): return try node.command(arguments)
+        case .cluster: return try command(arguments.map { String(decoding: $0, as: UTF8.self) })
+        }
+    }
+
     /// Several commands in one write; error replies are values.
     ///
     /// In a cluster a transaction whose names have different slots is carried out one command after the
@@ -52,6 +60,21 @@ package final class RedisClient {
         switch connections {
         case .single(let node): return try node.pipeline(commands)
         case .cluster(let cluster): return try cluster.pipeline(commands)
+        }
+    }
+
+    /// Looks at the same few fields of many hashes, all asked for in one write: a search through a store is
+    /// made of little else, and takes what it needs from the answers where they lie.
+    ///
+    /// - Parameter isWanted: told the place of a name and the values of its `fields`.
+    /// - Returns: the places of the names that are wanted, in order. Among them are those whose answer is an
+    ///   error, which whoever asks for them by themselves gets to see; a name that is no hash is not wanted.
+    package func select(
+        _ names: [[UInt8]], fields: [String], where isWanted: (Int, Reply) -> Bool
+    ) throws(RedisError) -> [Int] {
+        switch connections {
+        case .single(let node): return try node.select(names, fields: fields, where: isWanted)
+        case .cluster(let cluster): return try cluster.select(names, fields: fields, where: isWanted)
         }
     }
 

@@ -27,6 +27,12 @@ package indirect enum RedisValue: Sendable, Equatable {
         }
     }
 
+    /// The bytes of a string, nil for anything else.
+    package var bytes: [UInt8]? {
+        if case .string(let bytes) = self { return bytes }
+        return nil
+    }
+
     /// The number, nil for anything else.
     package var integer: Int64? {
         if case .integer(let value) = self { return value }

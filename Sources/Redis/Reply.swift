@@ -55,11 +55,8 @@ package struct Reply {
 
     /// A copy of the bytes, for slow paths.
     package var byteArray: [UInt8] {
-        var copy: [UInt8] = []
         let bytes = bytes
-        copy.reserveCapacity(bytes.count)
-        for index in 0..<bytes.count { copy.append(bytes[index]) }
-        return copy
+        return unsafe bytes.withUnsafeBufferPointer { unsafe Array($0) }
     }
 
     /// The same as text, for slow paths; what is not UTF-8 becomes U+FFFD.

@@ -7,8 +7,9 @@ enum Console {
         FileReader.write(Array((text + "\n").utf8), to: Descriptor(rawValue: 1))
     }
 
+    /// Never repeats an argument that may be a key.
     static func error(_ text: String) {
-        FileReader.write(Array((text + "\n").utf8), to: Descriptor(rawValue: 2))
+        FileReader.write(Array((KeyText.masked(text) + "\n").utf8), to: Descriptor(rawValue: 2))
     }
 }
 

@@ -22,6 +22,25 @@ struct Gateway: ParsableCommand {
         ])
 }
 
+extension Gateway {
+    /// Runs what the command line asks for.
+    static func main() {
+        // Who asks for the runtime's reports knows what is in them.
+        ProcessLimits.forbidDumps(keepsReports: Environment.all()["SWIFT_BACKTRACE"] != nil)
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch {
+            let status = exitCode(for: error)
+            let text = fullMessage(for: error)
+            if !text.isEmpty {
+                if status.isSuccess { Console.out(text) } else { Console.error(text) }
+            }
+            ProcessLimits.exit(status.rawValue)
+        }
+    }
+}
+
 enum Version {
     static let text = "gateway 0.1.0"
     static let number = "0.1.0"

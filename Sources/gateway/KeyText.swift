@@ -16,6 +16,20 @@ enum KeyText {
         return .some(count * unit)
     }
 
+    /// What is said of a mistake on the command line, without arguments in it that may be keys: one is pasted
+    /// into the wrong place easily, and which prefixes are in use is not known yet.
+    static func masked(_ text: String) -> String {
+        var text = text
+        for argument in CommandLine.arguments.dropFirst() {
+            let value = argument.split(separator: "=", maxSplits: 1).last.map(String.init) ?? argument
+            guard value.utf8.count >= 20, value.contains(where: \.isNumber), !value.contains("/"),
+                !value.hasPrefix("key_")
+            else { continue }
+            text = text.replacing(value, with: value.prefix(4) + "…")
+        }
+        return text
+    }
+
     static func time(_ seconds: Int64) -> String {
         let time = CalendarTime(unixSeconds: max(0, seconds))
         func two(_ value: Int) -> String { value < 10 ? "0\(value)" : "\(value)" }

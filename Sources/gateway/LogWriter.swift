@@ -1,6 +1,8 @@
 import Admin
 import Configuration
 import DataPlane
+import KeyManagement
+import Keys
 import Logging
 import Reactor
 import Synchronization
@@ -26,12 +28,17 @@ final class LogWriter: @unchecked Sendable {
         var access: AccessLogConfiguration
         var isJSON: Bool
         var level: Logger.Level
+        /// For what callers have written and a line repeats.
+        var mask: KeyMask?
 
         init(_ configuration: GatewayConfiguration) {
             access = configuration.accessLog
             isJSON = configuration.log.isJSON
             level = Logger.Level(rawValue: configuration.log.level) ?? .info
+            mask = KeyFormat(prefixes: configuration.keys.prefixes).map(KeyMask.init)
         }
+
+        func masked(_ bytes: [UInt8]) -> [UInt8] { mask?.mask(bytes) ?? bytes }
     }
 
     /// What the thread is to do before it writes on.
@@ -141,7 +148,8 @@ final class LogWriter: @unchecked Sendable {
         let formatter = AccessLogFormatter(shared.names, settings.access.format)
         for block in shared.accessLog.takeAll() {
             guard let output else { continue }
-            let (lost, reason) = output.write(formatter.lines(block), patienceMilliseconds: patience)
+            let (lost, reason) = output.write(
+                settings.masked(formatter.lines(block)), patienceMilliseconds: patience)
             guard lost > 0 else { continue }
             shared.countLostLines(lost)
             shared.report(.error, "the access log loses lines: \(reason)", every: 60)
@@ -157,7 +165,7 @@ final class LogWriter: @unchecked Sendable {
             }
         guard level >= settings.level else { return }
         let line = StandardErrorLog.line(level, report.text, isJSON: settings.isJSON)
-        _ = console.write(Array((line + "\n").utf8), patienceMilliseconds: patience)
+        _ = console.write(settings.masked(Array((line + "\n").utf8)), patienceMilliseconds: patience)
     }
 }
 

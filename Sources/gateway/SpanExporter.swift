@@ -1,6 +1,8 @@
 import Configuration
 import DataPlane
 import HTTPWire
+import KeyManagement
+import Keys
 import Reactor
 import Synchronization
 import TLS
@@ -31,6 +33,7 @@ final class SpanExporter: @unchecked Sendable {
 
     private let shared: SharedState
     private let settings: Mutex<TraceConfiguration?>
+    private let mask: Mutex<KeyMask?>
     private let version: String
     private let stopping: Wakeup
     private let isStopping = Atomic<Bool>(false)
@@ -45,6 +48,7 @@ final class SpanExporter: @unchecked Sendable {
         self.shared = shared
         self.version = version
         settings = Mutex(configuration.traces)
+        mask = Mutex(Self.mask(configuration))
         do {
             stopping = try Wakeup()
         } catch {
@@ -60,7 +64,14 @@ final class SpanExporter: @unchecked Sendable {
         }
     }
 
-    func adopt(_ configuration: GatewayConfiguration) { settings.withLock { $0 = configuration.traces } }
+    func adopt(_ configuration: GatewayConfiguration) {
+        settings.withLock { $0 = configuration.traces }
+        mask.withLock { $0 = Self.mask(configuration) }
+    }
+
+    private static func mask(_ configuration: GatewayConfiguration) -> KeyMask? {
+        KeyFormat(prefixes: configuration.keys.prefixes).map(KeyMask.init)
+    }
 
     /// Ends the thread, after one attempt to send what is left.
     func stop() {
@@ -110,7 +121,10 @@ final class SpanExporter: @unchecked Sendable {
     }
 
     private func post(_ spans: [String], to target: TraceConfiguration) -> Outcome {
-        let body = Self.document(spans, service: target.service, version: version)
+        var body = Self.document(spans, service: target.service, version: version)
+        if let mask = mask.withLock({ $0 }) {
+            body = String(decoding: mask.mask(Array(body.utf8)), as: UTF8.self)
+        }
         do {
             guard let address = NameResolver.resolve(host: target.host, port: UInt16(target.port)).first
             else {

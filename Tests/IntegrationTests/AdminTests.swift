@@ -322,6 +322,7 @@ struct AdminTests {
         #expect(first.status == 201 && second.status == 200)
         #expect(try first.object()["id"] as? String == second.object()["id"] as? String)
         #expect(try second.object()["key"] == nil && second["Idempotent-Replayed"] == "true")
+        #expect(try second.object()["replayed"] as? Bool == true && first.object()["replayed"] == nil)
         let other = try world.gateway.manage(
             "POST", "/v1/keys", fields: fields, json: "{\"tier\":\"standard\"}")
         #expect(other.status == 409 || other.status == 422)

@@ -1,5 +1,6 @@
 import Foundation
 import Reactor
+import Redis
 import Synchronization
 import TLS
 
@@ -51,7 +52,8 @@ package final class RedisServer: Sendable {
                 "-c", minder, "sh", "--port", "\(port)", "--bind", "127.0.0.1", "--tls-port", "\(tlsPort)",
                 "--tls-cert-file", chain.path, "--tls-key-file", key.path, "--tls-ca-cert-file", chain.path,
                 "--tls-auth-clients", "no", "--unixsocket", folder.appendingPathComponent("s").path,
-                "--dir", folder.path, "--save", "", "--appendonly", "no", "--enable-debug-command", "local",
+                "--dir", folder.path, "--save", "", "--rdbcompression", "no", "--appendonly", "no",
+                "--enable-debug-command", "local",
             ] + extra)
         process = started.process
         leash = started.input
@@ -64,6 +66,13 @@ package final class RedisServer: Sendable {
     }
 
     deinit {
+        if KeySearch.isOn {
+            let options = StoreOptions(
+                transport: .unixSocket(path: socketPath),
+                credentials: StoreCredentials(user: nil, password: nil), database: 0, caPath: nil)
+            _ = try? RedisClient(options, timeoutMilliseconds: 5_000).command(["SAVE"])
+            KeySearch.look(at: [folder.appendingPathComponent("dump.rdb").path])
+        }
         end()
         try? FileManager.default.removeItem(at: folder)
     }

@@ -1,4 +1,5 @@
 import DataPlane
+import KeyManagement
 import Reactor
 import Synchronization
 
@@ -8,6 +9,8 @@ final class KeyDesk: Sendable {
     /// Requests that wait or are under way. A store that hangs keeps one for two seconds: who comes after
     /// these would wait longer than anybody does.
     private static let waitingMax = 32
+    /// For every exchange with the store.
+    private static let timeoutMilliseconds = 2_000
 
     private let requests: Mailbox<APIRequest>
     private let answers: Mailbox<(ticket: UInt64, answer: SmallAnswer)>
@@ -54,11 +57,24 @@ final class KeyDesk: Sendable {
     func takeAnswers() -> [(ticket: UInt64, answer: SmallAnswer)] { answers.takeAll() }
 
     private func serve() {
+        // One store for as long as the configuration is the same: it keeps its connection, and knows what it
+        // has looked for not long ago.
+        var kept: (generation: UInt32, store: KeyStore)?
         while true {
             Readiness.wait(requests.wakeup.descriptor, stopping.descriptor)
             for request in requests.takeAll() {
                 if Readiness.pause(milliseconds: 0, unless: stopping) { return }
-                let answer = KeyEndpoints.answer(request, server.plan.configuration)
+                let plan = server.plan
+                let answer = KeyEndpoints.answer(request) { () throws(KeyStoreProblem) in
+                    if let kept, kept.generation == plan.generation {
+                        kept.store.renew()
+                        return kept.store
+                    }
+                    let store = try KeyStore(
+                        plan.configuration, timeoutMilliseconds: Self.timeoutMilliseconds, connects: false)
+                    kept = (plan.generation, store)
+                    return store
+                }
                 waiting.subtract(1, ordering: .relaxed)
                 answers.post((request.ticket, answer))
             }

@@ -1,4 +1,3 @@
-import Configuration
 import KeyManagement
 import Keys
 import Reactor
@@ -8,18 +7,17 @@ import Reactor
 struct KeyEndpoints {
     /// Keys and lines of the trail on one page, unless asked for another number.
     private static let pageDefault = 50
-    /// For every exchange with the store.
-    private static let timeoutMilliseconds = 2_000
     /// A key that is made without `expires_at` ends after 90 days; null says never.
     private static let lifetimeSeconds: Int64 = 90 * 86_400
 
     private let request: APIRequest
     private let store: KeyStore
 
-    static func answer(_ request: APIRequest, _ configuration: GatewayConfiguration) -> SmallAnswer {
+    static func answer(
+        _ request: APIRequest, store: () throws(KeyStoreProblem) -> KeyStore
+    ) -> SmallAnswer {
         do {
-            let store = try KeyStore(configuration, timeoutMilliseconds: timeoutMilliseconds)
-            return try KeyEndpoints(request: request, store: store).answer()
+            return try KeyEndpoints(request: request, store: try store()).answer()
         } catch let refusal as AdminRefusal {
             return refusal.answer
         } catch let problem as KeyStoreProblem {
@@ -74,10 +72,10 @@ struct KeyEndpoints {
     }
 
     private static func shown(
-        _ key: StoredKey, status: Int = 200, secret: String? = nil
+        _ key: StoredKey, status: Int = 200, secret: String? = nil, isReplay: Bool = false
     ) -> SmallAnswer {
         var answer = SmallAnswer(
-            status, "application/json", KeyJSON.object(key, secret: secret) + "\n")
+            status, "application/json", KeyJSON.object(key, secret: secret, isReplay: isReplay) + "\n")
         answer.fields.append(("ETag", "\"\(key.version)\""))
         return answer
     }
@@ -129,7 +127,8 @@ struct KeyEndpoints {
         }
         let created = try store.create(wanted, idempotency: idempotency, by: request.actor)
         var answer = Self.shown(
-            created.key, status: created.isReplay ? 200 : 201, secret: created.reveal())
+            created.key, status: created.isReplay ? 200 : 201, secret: created.reveal(),
+            isReplay: created.isReplay)
         answer.fields.append(("Location", "/v1/keys/\(Self.encoded(created.key.record.id))"))
         if created.isReplay { answer.fields.append(("Idempotent-Replayed", "true")) }
         return answer

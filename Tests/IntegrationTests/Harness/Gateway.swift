@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// A key that a test's configuration declares.
 struct TestKey: Sendable {
@@ -94,6 +95,12 @@ final class Gateway: Sendable {
                 throw HarnessError("\(error). The gateway said: \(log)")
             }
         }
+    }
+
+    deinit {
+        guard KeySearch.isOn else { return }
+        child.end()
+        KeySearch.look(at: ["out", "err", "access.log"].map(folder.path))
     }
 
     /// The program under test: `GATEWAY_BINARY`, or what was built last.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 
 /// A Redis of the test's own, without persistence, on a free port.
 final class RedisServer: Sendable {
@@ -32,7 +33,8 @@ final class RedisServer: Sendable {
         userInfo = password.map { "\(user):\($0)@" } ?? ""
         folder = try predecessor?.folder ?? TemporaryFolder()
         var options = [
-            "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder.root, "--daemonize",
+            "--bind", "127.0.0.1", "--save", "", "--rdbcompression", "no", "--appendonly", "no", "--dir",
+            folder.root, "--daemonize",
             "no",
         ]
         var client = ["-p", String(self.port)]
@@ -100,6 +102,9 @@ final class RedisServer: Sendable {
         guard outcome.status == 0 else { throw HarnessError(outcome.error) }
     }
 
+    /// Where `SAVE` writes.
+    var dumpPath: String { folder.path("dump.rdb") }
+
     /// Ends at once, like a crash.
     func kill() { child.end() }
 
@@ -107,5 +112,11 @@ final class RedisServer: Sendable {
     func freeze() { child.signal(SIGSTOP) }
     func thaw() { child.signal(SIGCONT) }
 
-    deinit { thaw() }
+    deinit {
+        thaw()
+        guard KeySearch.isOn else { return }
+        // A dump may be there already, from a test that saves.
+        _ = try? command("SAVE")
+        KeySearch.look(at: [dumpPath, folder.path("log")])
+    }
 }
