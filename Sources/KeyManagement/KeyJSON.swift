@@ -1,5 +1,5 @@
 import Foundation
-import Keys
+package import Keys
 
 /// Keys and what is said of them as JSON: the same members for programs that run the commands and for those
 /// that call the admin interface.
@@ -9,9 +9,13 @@ package enum KeyJSON {
     /// - Parameters:
     ///   - secret: the key itself, where it is shown for the first and last time.
     ///   - isReplay: whether it was made before by the same creation, and shown then.
-    package static func object(_ key: StoredKey, secret: String? = nil, isReplay: Bool = false) -> String {
+    ///   - isPassing: whether the key ends with the process, unless its entry is put into the configuration.
+    package static func object(
+        _ key: StoredKey, secret: String? = nil, isReplay: Bool = false, isPassing: Bool = false
+    ) -> String {
         var members: [String] = []
         if let secret { members.append("\"key\":\(string(secret))") }
+        if isPassing { members.append("\"static_entry\":\(string(staticEntry(key.record)))") }
         if isReplay { members.append("\"replayed\":true") }
         members += self.members(key.record.fields.map { ($0.name, $0.value) })
         if let seen = key.lastSeenSeconds { members.append("\"last_used\":\(seen)") }
@@ -20,6 +24,20 @@ package enum KeyJSON {
         if key.isStatic { members.append("\"static\":true") }
         members.append("\"version\":\"\(key.version)\"")
         return "{" + members.joined(separator: ",") + "}"
+    }
+
+    /// The line under `keys.static` that declares a key.
+    package static func staticEntry(_ record: KeyRecord) -> String {
+        var parts = [
+            "sha256: \"\(record.digest.hexadecimal)\"", "id: \(record.id)", "account: \"\(record.account)\"",
+            "tier: \(record.tier)",
+        ]
+        let scopes = record.scopes.scopes.map { "\"\($0.text)\"" }.joined(separator: ", ")
+        parts.append("scopes: [\(scopes)]")
+        if let expires = record.expiresAtSeconds { parts.append("expires_at: \(expires)") }
+        if let limits = record.limits { parts.append("limits: \"\(limits)\"") }
+        if let name = record.name { parts.append("name: \(string(name))") }
+        return "- { " + parts.joined(separator: ", ") + " }"
     }
 
     /// Fields of a record as an object; one without a value is null.

@@ -111,11 +111,11 @@ extension KeyStore {
             }
             candidates = wanted.map { candidates[$0] }
         }
-        func cursor(_ place: Int) -> Cursor {
+        func position(of place: Int) -> Cursor {
             .stored(score: Self.text(entries[place].score), id: Self.text(entries[place].id))
         }
         var result = Chunk()
-        if entries.count == size { result.next = cursor(size - 1) }
+        if entries.count == size { result.next = position(of: size - 1) }
         var rest = candidates[...]
         while !rest.isEmpty {
             let slice = rest.prefix(wanted.map { $0 - result.keys.count } ?? Self.chunk)
@@ -126,7 +126,7 @@ extension KeyStore {
             guard let wanted, let last = slice.last else { continue }
             result.keys += keys
             guard result.keys.count == wanted else { continue }
-            if last + 1 < entries.count { result.next = cursor(last) }
+            if last + 1 < entries.count { result.next = position(of: last) }
             break
         }
         return result

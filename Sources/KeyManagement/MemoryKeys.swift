@@ -1,4 +1,5 @@
 package import Keys
+package import Limits
 import Reactor
 import Redis
 
@@ -11,6 +12,12 @@ package final class MemoryKeys {
     package static let keysMax = 1_000
     /// Lines of the trail that are kept.
     private static let linesMax = 10_000
+
+    /// What an account has spent of limits: instants with permits for each window, the oldest first.
+    package var spent:
+        (_ account: String, LimitSpecification) -> [[(atMicroseconds: Int64, permits: Int64)]] = {
+            _, _ in []
+        }
 
     private var strings: [String: (value: String, endsSeconds: Int64)] = [:]
     private var hashes: [String: [String: String]] = [:]

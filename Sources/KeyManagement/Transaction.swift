@@ -8,6 +8,14 @@ import Redis
 // is what makes both right: the trail first, so that no change lacks its line; then the ways by which a key
 // is found; and last the record, in one write. A program that dies in between leaves names that lead to
 // nothing, and never a key that works and cannot be found.
+//
+// What is left where it dies in a cluster, and why that does no harm:
+// - the claim of a name: it is held by an id without a key, which counts for a minute and then no more;
+// - a line of the trail: the trail says more than was done, and never less;
+// - an id, an entry of the index: they lead to no record, so that they are not shown and let nobody in;
+// - a replacement's record, still switched off: it lets nobody in, and the old key can be replaced again;
+// - the old key's `rotated_to`: it names a record that is switched off, which does not end the old key;
+// - the replacement, switched on: the old key names it, and goes on as it was until it gets its end.
 
 /// One name with what must be true of it, what is written to it, and what takes that back.
 struct Step {

@@ -34,6 +34,14 @@ struct SlidingWindow {
 
     var isEmpty: Bool { count == 0 }
 
+    /// Instants with the permits spent then, the oldest first.
+    var contents: [(atMicroseconds: Int64, permits: Int64)] {
+        (0..<count).map { number in
+            let run = runs[(first &+ number) & (runs.count &- 1)]
+            return (run.atMicroseconds, run.permits)
+        }
+    }
+
     /// When the oldest permit stops counting; 0 when there is none.
     var resetMicroseconds: Int64 {
         count == 0 ? 0 : runs[first].atMicroseconds &+ lengthMicroseconds &+ 1

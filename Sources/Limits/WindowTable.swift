@@ -86,6 +86,26 @@ package final class WindowTable: Sendable {
         }
     }
 
+    /// What the windows of an account hold, for those who look on: instants with the permits spent then, the
+    /// oldest first. Of a window that has never been used there is nothing.
+    package func contents(
+        account: (UInt64, UInt64), plan: LimitPlan
+    ) -> [[(atMicroseconds: Int64, permits: Int64)]] {
+        cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
+            let place = shard.places[Name(low: account.0, high: account.1)].map { Int($0) }
+            return (0..<plan.count).map { number in
+                guard let place else { return [] }
+                for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
+                    let window = Int(shard.accounts[place].windows[index])
+                    if shard.windows[window].lengthMicroseconds == plan.windows[number].lengthMicroseconds {
+                        return shard.windows[window].contents
+                    }
+                }
+                return []
+            }
+        }
+    }
+
     /// What the account's windows hold, the longest of the plan, for a store that may have lost some of it.
     ///
     /// - Parameter history: the store's, above 0. The first to ask in a history is to tell, nobody else.

@@ -56,11 +56,11 @@ public enum ProcessLimits {
         return Int(clamping: UInt(limit.rlim_cur))
     }
 
-    /// Keeps what this process holds in memory, such as keys and passwords, to itself: no core is written when
-    /// it ends by a signal, wherever cores would go, and nobody but root may trace it or read its memory.
+    /// Keeps what this process holds in memory, such as keys and passwords, to itself: no core is written
+    /// when it ends by a signal, wherever cores would go, and only root may trace it or read its memory.
     ///
-    /// - Parameter keepsReports: whether the Swift runtime goes on reporting crashes, with what stands in memory
-    ///   where the registers point.
+    /// - Parameter keepsReports: whether the Swift runtime goes on reporting crashes, with what stands in
+    ///   memory where the registers point.
     public static func forbidDumps(keepsReports: Bool) {
         if !keepsReports {
             for number in [SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGQUIT, SIGSEGV, SIGTRAP] {

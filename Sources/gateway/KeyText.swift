@@ -93,19 +93,6 @@ enum KeyText {
             }.joined(separator: "  ")
         }.joined(separator: "\n")
     }
-
-    static func staticEntry(_ record: KeyRecord) -> String {
-        var parts = [
-            "sha256: \"\(record.digest.hexadecimal)\"", "id: \(record.id)", "account: \"\(record.account)\"",
-            "tier: \(record.tier)",
-        ]
-        let scopes = record.scopes.scopes.map { "\"\($0.text)\"" }.joined(separator: ", ")
-        parts.append("scopes: [\(scopes)]")
-        if let expires = record.expiresAtSeconds { parts.append("expires_at: \(expires)") }
-        if let limits = record.limits { parts.append("limits: \"\(limits)\"") }
-        if let name = record.name { parts.append("name: \"\(JSONText.escape(name))\"") }
-        return "- { " + parts.joined(separator: ", ") + " }"
-    }
 }
 
 extension KeyText {

@@ -38,7 +38,7 @@ extension KeysCommand {
             if store.isMemory {
                 Console.out(
                     "\nThe memory store keeps no keys. Put this under keys.static:\n\n    "
-                        + KeyText.staticEntry(record))
+                        + KeyJSON.staticEntry(record))
             }
         }
     }

@@ -322,8 +322,8 @@ struct KeyCommandTests {
         }
         let setup = Setup(try Upstream()).with {
             $0.keys = []
-            $0.store =
-                "url: \"redis\(isCluster ? "+cluster" : "")://127.0.0.1:\(proxy.port)\(isCluster ? "" : "/0")\""
+            let scheme = isCluster ? "redis+cluster" : "redis"
+            $0.store = "url: \"\(scheme)://127.0.0.1:\(proxy.port)\""
         }
         let folder = try TemporaryFolder()
         let path = try folder.write(

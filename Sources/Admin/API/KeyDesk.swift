@@ -1,5 +1,8 @@
+import Configuration
 import DataPlane
 import KeyManagement
+import Keys
+import Limits
 import Reactor
 import Synchronization
 
@@ -12,8 +15,16 @@ final class KeyDesk: Sendable {
     /// For every exchange with the store.
     private static let timeoutMilliseconds = 2_000
 
+    /// An answer, and what has to come into force before it is given.
+    struct Finished: Sendable {
+        var ticket: UInt64
+        var answer: SmallAnswer
+        /// All keys that live in memory, when one of them has changed.
+        var memoryKeys: [KeyRecord]?
+    }
+
     private let requests: Mailbox<APIRequest>
-    private let answers: Mailbox<(ticket: UInt64, answer: SmallAnswer)>
+    private let answers: Mailbox<Finished>
     private let stopping: Wakeup
     private let waiting = Atomic<Int>(0)
     private let server: GatewayServer
@@ -54,29 +65,48 @@ final class KeyDesk: Sendable {
     }
 
     /// Answers that have come since the last call.
-    func takeAnswers() -> [(ticket: UInt64, answer: SmallAnswer)] { answers.takeAll() }
+    func takeAnswers() -> [Finished] { answers.takeAll() }
+
+    /// Without a store, keys live in this process.
+    private func makeMemory() -> MemoryKeys? {
+        let configuration = server.plan.configuration
+        guard case .memory = configuration.store.endpoint else { return nil }
+        let memory = MemoryKeys(prefix: configuration.store.prefix)
+        memory.spent = { [shared = server.shared] account, limits in
+            shared.spent(byAccount: account, limits)
+        }
+        return memory
+    }
 
     private func serve() {
         // One store for as long as the configuration is the same: it keeps its connection, and knows what it
         // has looked for not long ago.
+        let memory = makeMemory()
         var kept: (generation: UInt32, store: KeyStore)?
         while true {
             Readiness.wait(requests.wakeup.descriptor, stopping.descriptor)
             for request in requests.takeAll() {
                 if Readiness.pause(milliseconds: 0, unless: stopping) { return }
                 let plan = server.plan
+                memory?.note(seen: server.shared.takeSeen(), calls: server.shared.takeCalls())
                 let answer = KeyEndpoints.answer(request) { () throws(KeyStoreProblem) in
                     if let kept, kept.generation == plan.generation {
                         kept.store.renew()
                         return kept.store
                     }
+                    var configuration = plan.configuration
+                    if let memory {
+                        configuration.keys.staticKeys.removeAll { memory.holds($0.digest) }
+                    }
                     let store = try KeyStore(
-                        plan.configuration, timeoutMilliseconds: Self.timeoutMilliseconds, connects: false)
+                        configuration, memory: memory, timeoutMilliseconds: Self.timeoutMilliseconds,
+                        connects: false)
                     kept = (plan.generation, store)
                     return store
                 }
                 waiting.subtract(1, ordering: .relaxed)
-                answers.post((request.ticket, answer))
+                answers.post(
+                    Finished(ticket: request.ticket, answer: answer, memoryKeys: memory?.takeChange()))
             }
             if Readiness.pause(milliseconds: 0, unless: stopping) { return }
         }

@@ -72,10 +72,11 @@ struct KeyEndpoints {
     }
 
     private static func shown(
-        _ key: StoredKey, status: Int = 200, secret: String? = nil, isReplay: Bool = false
+        _ key: StoredKey, status: Int = 200, secret: String? = nil, isReplay: Bool = false,
+        isPassing: Bool = false
     ) -> SmallAnswer {
-        var answer = SmallAnswer(
-            status, "application/json", KeyJSON.object(key, secret: secret, isReplay: isReplay) + "\n")
+        let object = KeyJSON.object(key, secret: secret, isReplay: isReplay, isPassing: isPassing)
+        var answer = SmallAnswer(status, "application/json", object + "\n")
         answer.fields.append(("ETag", "\"\(key.version)\""))
         return answer
     }
@@ -128,7 +129,7 @@ struct KeyEndpoints {
         let created = try store.create(wanted, idempotency: idempotency, by: request.actor)
         var answer = Self.shown(
             created.key, status: created.isReplay ? 200 : 201, secret: created.reveal(),
-            isReplay: created.isReplay)
+            isReplay: created.isReplay, isPassing: store.isPassing && !created.isReplay)
         answer.fields.append(("Location", "/v1/keys/\(Self.encoded(created.key.record.id))"))
         if created.isReplay { answer.fields.append(("Idempotent-Replayed", "true")) }
         return answer
@@ -179,10 +180,11 @@ struct KeyEndpoints {
         } catch KeyStoreProblem.invalid(let field, let text) where field == "overlap" {
             throw APIRequest.invalid("overlap_seconds", text)
         }
+        let fresh = KeyJSON.object(
+            rotated.key, secret: rotated.secret.reveal(), isPassing: store.isPassing)
         var answer = SmallAnswer(
             201, "application/json",
-            "{\"new\":\(KeyJSON.object(rotated.key, secret: rotated.secret.reveal())),"
-                + "\"old\":\(KeyJSON.object(rotated.old))}\n")
+            "{\"new\":\(fresh),\"old\":\(KeyJSON.object(rotated.old))}\n")
         answer.fields.append(("ETag", "\"\(rotated.key.version)\""))
         answer.fields.append(("Location", "/v1/keys/\(Self.encoded(rotated.key.record.id))"))
         return answer

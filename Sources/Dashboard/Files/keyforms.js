@@ -136,6 +136,8 @@ function showKey(box, key, status, title, note) {
     h("div", { class: "reveal" }, secret, copyButton("Copy key", () => key.key)),
     h("h3", {}, "Try it"),
     h("div", { class: "reveal" }, h("pre", { class: "mono curl", tabindex: "0", "aria-label": "A call to paste" }, line), copyButton("Copy call", () => line)),
+    key.static_entry ? [h("h3", {}, "Keep it"), h("p", { class: "hint" }, "This gateway has no store: the key ends with the process, unless this line stands under keys.static."),
+      h("div", { class: "reveal" }, h("pre", { class: "mono entry", tabindex: "0", "aria-label": "A line of the configuration" }, key.static_entry), copyButton("Copy line", () => key.static_entry))] : null,
     note ?? null,
     h("dl", { class: "facts-list small" }, [["Account", key.account], ["Tier", key.tier], ["Scopes", key.scopes?.join(" ") || "none"], ["Expires", date(key.expires_at)]]
       .map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),

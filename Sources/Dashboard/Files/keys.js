@@ -111,6 +111,7 @@ export function keys(main, parameters, status) {
   fill(main,
     h("div", { class: "title" }, h("div", {}, h("p", { class: "crumb" }, "Settings"), h("h1", {}, "API Keys")),
       canWrite ? h("button", { type: "button", class: "button primary", id: "generate", onclick: () => askForNewKey(status, () => load(true)) }, icon("plus"), "Generate new key") : badge("read only", "calm")),
+    status.store.kind === "memory" ? h("p", { class: "notice" }, icon("warning"), h("span", {}, "This gateway has no store: keys made here live as long as its process. Each is shown with the line that keeps it.")) : null,
     filters,
     h("div", { class: "card flush" },
       h("table", { class: "stack" },

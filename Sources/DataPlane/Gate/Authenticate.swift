@@ -107,14 +107,14 @@ extension Worker {
         return .key(key)
     }
 
-    /// Tells the store thread, once a minute, that a key is in use.
+    /// Tells whoever writes it down, once a minute, that a key is in use.
     private func noteUse(_ key: Slot<ActiveKey>) {
         let second = state.value.dateSecond
-        if key.value.isReplaced, hasStore {
+        if key.value.isReplaced {
             key.value.callsUnnoted += 1
             if key.value.callsUnnoted == 1 { replacedKeys.append(Int32(key.index)) }
         }
-        guard hasStore, second - key.value.seenSeconds >= HardLimits.seenSeconds else { return }
+        guard second - key.value.seenSeconds >= HardLimits.seenSeconds else { return }
         key.value.seenSeconds = second
         let identity = key.value.identity
         shared.noteSeen(String(copying: identity.span(key.value.id)), atSeconds: second)

@@ -108,6 +108,13 @@ package final class SharedState: Sendable {
 
     func hash(account: String) -> Fingerprint { accountKey.hash(Array(account.utf8).span) }
 
+    /// What an account has spent of these limits in this process: instants with permits, the oldest first.
+    package func spent(
+        byAccount account: String, _ limits: LimitSpecification
+    ) -> [[(atMicroseconds: Int64, permits: Int64)]] {
+        windows.contents(account: hash(account: account).words, plan: limits.plan)
+    }
+
     /// Has a line logged, but the same line only once in `seconds`.
     package func report(_ level: Report.Level, _ text: String, every seconds: Int64) {
         let now = WallClock.nowSeconds()

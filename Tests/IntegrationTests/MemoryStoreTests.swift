@@ -1,0 +1,89 @@
+import Foundation
+import Glibc
+import Testing
+
+/// Keys of a gateway without a store: made by way of its API, as on its dashboard.
+@Suite("Keys without a store", .serialized)
+struct MemoryStoreTests {
+    @Test("a key made in memory works until it is revoked, outlives a reload, and says how it is kept")
+    func life() throws {
+        let tokens = try AdminTokens.shared.get()
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.admin += tokens.lines })
+        let made = try gateway.generate(
+            "{\"tier\":\"pro\",\"account\":\"acme\",\"name\":\"ci\",\"limits\":\"50/minute\"}")
+        let key = TestKey(
+            secret: try #require(made["key"] as? String), id: try #require(made["id"] as? String),
+            account: "acme", tier: "pro")
+        func expect(_ status: Int, of key: TestKey) throws {
+            try Deadline(seconds: 3).wait("\(status) for \(key.id)") {
+                try gateway.call(key: key).status == status
+            }
+        }
+        try expect(200, of: key)
+        #expect(try gateway.call(key: key).status == 200)
+        let window = try gateway.manage("GET", "/v1/accounts/acme/limits").object()
+        let policies = try #require(window["policies"] as? [[String: Any]])
+        let own = try #require(policies.first { $0["name"] as? String == "custom" })
+        let use = try #require((own["windows"] as? [[String: Any]])?.first)
+        #expect(use["used"] as? Int ?? 0 >= 2 && use["limit"] as? Int == 50)
+        let shown = try gateway.manage("GET", "/v1/keys/\(key.id)").object()
+        #expect(shown["last_used"] as? Int != nil && shown["key"] == nil && shown["static"] == nil)
+        // A reload reads the file, where this key does not stand.
+        gateway.child.signal(SIGHUP)
+        try Deadline(seconds: 5).wait("the reload") { gateway.log.contains("the configuration is good") }
+        try expect(200, of: key)
+        try expect(200, of: .pro)
+        let rotated = try gateway.manage(
+            "POST", "/v1/keys/\(key.id)/rotate", json: "{\"overlap_seconds\":600}"
+        ).object()
+        let new = try #require(rotated["new"] as? [String: Any])
+        let fresh = TestKey(
+            secret: try #require(new["key"] as? String), id: try #require(new["id"] as? String),
+            account: "acme", tier: "pro")
+        try expect(200, of: fresh)
+        try expect(200, of: key)
+        #expect(
+            try gateway.manage("POST", "/v1/keys/\(key.id)/revoke", json: "{\"reason\":\"leak\"}").status
+                == 200)
+        try expect(401, of: key)
+        try expect(200, of: fresh)
+        let list = try gateway.manage("GET", "/v1/keys?account=acme").object()["keys"] as? [[String: Any]]
+        #expect(Set(list?.compactMap { $0["id"] as? String } ?? []) == [key.id, fresh.id, "key_std"])
+        let settings = try gateway.manage("GET", "/v1/config").text
+        #expect(settings.contains("keys.static[key_std]") && !settings.contains(fresh.id))
+        // The line that it is shown with makes it a key for good.
+        let entry = try #require(new["static_entry"] as? String)
+        let setup = Setup(try Upstream()).with {
+            $0.keysExtra = "static:\n  \(entry)\n"
+            $0.keys = []
+        }
+        #expect(try Gateway(setup).call(key: fresh).status == 200)
+    }
+
+    @Test("the page makes such keys as well, says that they pass, and shows the line that keeps one")
+    func page() throws {
+        let tokens = try AdminTokens.shared.get()
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.admin += tokens.lines })
+        let browser = try Browser(width: 1280, height: 860)
+        try browser.signIn(gateway, AdminTokens.write)
+        try browser.click("a[data-place=keys]")
+        _ = try browser.find(".notice", holding: "no store")
+        try browser.keepPicture("30-memory-keys")
+        try browser.click("#generate")
+        try browser.type("ci", into: "dialog input[name=name]")
+        try browser.type("acme", into: "dialog input[name=account]")
+        try browser.click("dialog button[type=submit]")
+        let secret = try browser.value("dialog input.secret")
+        let entry = try browser.text("dialog pre.entry")
+        #expect(entry.hasPrefix("- { sha256: \"\(sha256Hexadecimal(secret))\"") && !entry.contains(secret))
+        try browser.keepPicture("31-memory-shown-once")
+        try browser.click("dialog footer button", holding: "Done")
+        try browser.waitUntilGone("dialog")
+        let key = TestKey(secret: secret, id: "", account: "acme", tier: "standard")
+        try Deadline(seconds: 3).wait("the key") { try gateway.call(key: key).status == 200 }
+        try browser.click("td a.strong", holding: "ci")
+        _ = try browser.find(".slot")
+        try browser.keepPicture("32-memory-key")
+        #expect(try browser.complaints() == [])
+    }
+}
