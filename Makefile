@@ -95,6 +95,10 @@ soak: build test-packages $(CLIENTS) ## Run mixed traffic and all kinds of troub
 bench-keys: build test-packages ## Measure managing 100,000 keys: commands, API, dashboard (about 2 minutes)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) python3 Tests/Bench/keys.py
 
+.PHONY: bench-floods
+bench-floods: build test-packages $(CLIENTS) ## Measure what each kind of flood costs, and a good caller meanwhile (about 3 minutes)
+	@GATEWAY_BINARY=$(RELEASE_BINARY) .build/clients/bin/python Tests/Bench/floods.py
+
 .PHONY: fuzz
 fuzz: build-packages ## Fuzz each reader of foreign bytes for FUZZ_SECONDS (default 60)
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) Tests/Fuzz/run

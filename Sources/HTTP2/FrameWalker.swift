@@ -25,9 +25,10 @@ package struct FrameWalker {
     /// connection itself or of a stream by itself (section 6.3, RFC 7540 section 5.3.1).
     package private(set) var forbidden: HTTP2Error?
     private var isInHead = false
-    private var endsHead = true
+    private var hasBegun = false
+    private var endsHead = false
 
-    /// Whether a header block has begun whose last byte has not come.
+    /// Whether the preface or a header block has begun whose last byte has not come.
     package var isAwaitingHead: Bool { !endsHead || isInHead && skipped > 0 }
 
     package init() {}
@@ -80,6 +81,10 @@ package struct FrameWalker {
     }
 
     private mutating func note(_ kind: HTTP2FrameKind) {
+        if !hasBegun {
+            hasBegun = true
+            endsHead = true
+        }
         isInHead = kind == .headers || kind == .continuation
         if isInHead { endsHead = flags & 0x4 != 0 }
         switch kind {

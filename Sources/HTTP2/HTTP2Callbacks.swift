@@ -8,11 +8,15 @@ import Reactor
 final class CallbackContext {
     let block: Mutable<HeaderBlock>
     let frames: Mutable<Block>
+    let flood: Mutable<Bool>
     let owner: any HTTP2Owner
 
-    init(block: Mutable<HeaderBlock>, frames: Mutable<Block>, owner: any HTTP2Owner) {
+    init(
+        block: Mutable<HeaderBlock>, frames: Mutable<Block>, flood: Mutable<Bool>, owner: any HTTP2Owner
+    ) {
         self.block = block
         self.frames = frames
+        self.flood = flood
         self.owner = owner
     }
 }
@@ -109,6 +113,7 @@ func fieldReceived(
         guard context.block.value.isBomb else { return 0 }
         // Nobody means a block that unpacks to many times the limit: the connection has no further frame
         // read.
+        context.flood.value = true
         unsafe handle(session).terminate(.enhanceYourCalm)
         return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
     }
@@ -146,6 +151,9 @@ func frameReceived(
         }
     case NGHTTP2_DATA.rawValue:
         if ends { unsafe with(user) { $0.owner.http2DataEnded(session, stream: stream) } }
+    case NGHTTP2_SETTINGS.rawValue:
+        // The same flag as END_STREAM's is that of an acknowledgement.
+        if !ends { unsafe with(user) { $0.owner.http2Settings(session) } }
     case NGHTTP2_GOAWAY.rawValue:
         let last = unsafe gw_goaway_last_stream(frame)
         unsafe with(user) { $0.owner.http2GoAway(session, lastStream: last) }

@@ -49,21 +49,30 @@ extension HTTP2Engine {
 
     /// Queues the head of a request.
     ///
+    /// - Parameters:
+    ///   - protocolName: where it is not empty, the request is one for a tunnel of this protocol.
+    ///   - tag: what the stream belongs to.
     /// - Returns: the new stream's number, or nil when the peer takes no more.
     package func submitRequest(
         _ session: HTTP2Session, _ text: Block, _ parsed: Mutable<RequestHead>, scheme: StaticString,
-        tag: UInt64,
-        hasBody: Bool
+        protocolName: Range<Int>, tag: UInt64, hasBody: Bool
     ) -> Int32? {
         beginFields()
-        unsafe fields[0] = field(":method", text, parsed.value.methodRange)
+        let isTunnel = !protocolName.isEmpty
+        unsafe fields[0] =
+            isTunnel ? constantField(":method", "CONNECT") : field(":method", text, parsed.value.methodRange)
         unsafe fields[1] = constantField(":scheme", scheme)
         unsafe fields[2] = field(":authority", text, parsed.value.host)
         unsafe fields[3] = field(":path", text, parsed.value.target)
         var count = 4
+        if isTunnel {
+            unsafe fields[4] = field(":protocol", text, protocolName)
+            count = 5
+        }
         for index in 0..<parsed.value.fieldCount {
             let slice = parsed.value.fields[index]
             if slice.id == .host { continue }
+            if isTunnel, Self.isWebSocketKey(text, slice) { continue }
             if slice.id.isHopByHop {
                 // Behind TE is only ever "trailers", which HTTP/2 allows.
                 guard slice.id == .te else { continue }
@@ -133,6 +142,11 @@ extension HTTP2Engine {
             name: UnsafeMutablePointer(mutating: name.utf8Start),
             value: UnsafeMutablePointer(mutating: value.utf8Start), namelen: name.utf8CodeUnitCount,
             valuelen: value.utf8CodeUnitCount, flags: UInt8(NGHTTP2_NV_FLAG_NONE.rawValue))
+    }
+
+    /// Whether a field is `Sec-WebSocket-Key`, which belongs to HTTP/1.1 (RFC 8441 section 5).
+    package static func isWebSocketKey(_ text: Block, _ slice: FieldSlice) -> Bool {
+        slice.name.count == 17 && text.span(slice.name).equalsIgnoringCase("sec-websocket-key")
     }
 
     private func isWebSocketAccept(_ text: Block, _ slice: FieldSlice) -> Bool {

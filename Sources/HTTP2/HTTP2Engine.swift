@@ -11,6 +11,8 @@ package import Reactor
 package protocol HTTP2Owner: AnyObject {
     /// A header block is complete and stands in the engine's `block`.
     func http2Head(_ session: HTTP2Session, stream: Int32, _ kind: HTTP2HeadKind, endsStream: Bool)
+    /// The peer has said what it can.
+    func http2Settings(_ session: HTTP2Session)
     func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>)
     /// The peer has ended its side of a stream with a DATA frame.
     func http2DataEnded(_ session: HTTP2Session, stream: Int32)
@@ -74,6 +76,10 @@ package final class HTTP2Engine {
 
     /// The header block that is being received.
     package let block: Mutable<HeaderBlock>
+    /// Whether what `receive` took last was more than anybody means: a block that unpacks to many times its
+    /// limit, or more frames than the library answers.
+    package var hasMetFlood: Bool { flood.value }
+    private let flood = Mutable(false)
     /// Blocks whose rest has not come yet, by session: the bytes of others must not run into them.
     private var parts: [UInt: HeaderBlock.Part] = [:]
     /// What `send` has collected.
@@ -117,7 +123,7 @@ package final class HTTP2Engine {
 
     /// Names the owner; before the first session. The engine keeps it from then on.
     package func attach(_ owner: any HTTP2Owner) {
-        callbackContext = CallbackContext(block: block, frames: frames, owner: owner)
+        callbackContext = CallbackContext(block: block, frames: frames, flood: flood, owner: owner)
     }
 
     private var user: UnsafeMutableRawPointer? {
@@ -213,13 +219,20 @@ package final class HTTP2Engine {
     package func receive(_ session: HTTP2Session, _ bytes: Span<UInt8>) -> Bool {
         guard let raw = unsafe session.raw else { return false }
         block.value.isOpen = false
+        flood.value = false
         if !parts.isEmpty, let part = parts.removeValue(forKey: session.identity) {
             block.value.takeUp(part)
         }
         let taken = unsafe bytes.withUnsafeBufferPointer { buffer in
             unsafe nghttp2_session_mem_recv(raw, buffer.baseAddress, buffer.count)
         }
-        guard taken >= 0 else { return false }
+        guard taken >= 0 else {
+            let error = Int32(truncatingIfNeeded: taken)
+            if error == NGHTTP2_ERR_FLOODED.rawValue || error == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue {
+                flood.value = true
+            }
+            return false
+        }
         if block.value.isOpen { parts[session.identity] = block.value.part() }
         return true
     }

@@ -89,6 +89,11 @@ package struct HTTP2Session {
         unsafe Int(nghttp2_session_get_remote_settings(raw, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS))
     }
 
+    /// Whether the peer takes extended CONNECT (RFC 8441 section 3); false before its first SETTINGS.
+    package var allowsTunnels: Bool {
+        unsafe nghttp2_session_get_remote_settings(raw, NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL) == 1
+    }
+
     /// Whether the peer takes further requests.
     package var allowsRequests: Bool { unsafe nghttp2_session_check_request_allowed(raw) != 0 }
 }

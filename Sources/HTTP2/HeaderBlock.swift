@@ -253,7 +253,10 @@ package struct HeaderBlock {
             writer.append("\r\n")
             if Self.equals(values.span(range(.protocolName)), "websocket") {
                 writer.append("Sec-WebSocket-Key: ")
-                Base64.write(nonce, into: &writer)
+                Base64.write(16, into: &writer) { index in
+                    let word = index < 8 ? nonce.0 : nonce.1
+                    return UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * (index & 7)))
+                }
                 writer.append("\r\n")
             }
             return .tunnel
@@ -298,6 +301,32 @@ package struct HeaderBlock {
         }
         writer.append("\r\n")
         return writer.overflowed ? nil : (status, isChunked)
+    }
+
+    /// Whether this is the head of a response whose status means success.
+    package var isSuccess: Bool {
+        let status = values.span(range(.status))
+        return problem == .none && status.count == 3 && status[0] == 0x32
+    }
+
+    /// Writes the agreement of an upstream of HTTP/2 to a tunnel (RFC 8441 section 5) as HTTP/1.1 has it.
+    ///
+    /// - Parameters:
+    ///   - protocolName: what was asked for.
+    ///   - key: the caller's `Sec-WebSocket-Key`, empty where it has none.
+    package func writeSwitch(
+        into writer: inout ByteWriter, protocolName: Span<UInt8>, key: Span<UInt8>
+    ) {
+        writer.append("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: ")
+        writer.append(protocolName)
+        writer.append("\r\n")
+        if !key.isEmpty {
+            writer.append("Sec-WebSocket-Accept: ")
+            WebSocketAccept.write(key, into: &writer)
+            writer.append("\r\n")
+        }
+        writer.append(fields.readable)
+        writer.append("\r\n")
     }
 
     /// Writes a trailer section with its final blank line; empty when this is none.
@@ -348,36 +377,5 @@ package struct HeaderBlock {
 
     private static func equals(_ bytes: Span<UInt8>, _ text: StaticString) -> Bool {
         bytes.equals(text)
-    }
-}
-
-/// 16 bytes as base64 (RFC 4648 section 4): 24 characters.
-enum Base64 {
-    static func write(_ words: (UInt64, UInt64), into writer: inout ByteWriter) {
-        func byte(_ index: Int) -> UInt64 {
-            (index < 8 ? words.0 >> UInt64(56 - 8 * index) : words.1 >> UInt64(120 - 8 * index)) & 0xFF
-        }
-        for start in stride(from: 0, to: 15, by: 3) {
-            let bits = byte(start) << 16 | byte(start + 1) << 8 | byte(start + 2)
-            put(bits >> 18)
-            put(bits >> 12)
-            put(bits >> 6)
-            put(bits)
-        }
-        let bits = byte(15) << 16
-        put(bits >> 18)
-        put(bits >> 12)
-        writer.append("==")
-
-        func put(_ value: UInt64) {
-            let digit = UInt8(truncatingIfNeeded: value & 63)
-            switch digit {
-            case 0..<26: writer.append(byte: digit + 65)
-            case 26..<52: writer.append(byte: digit + 71)
-            case 52..<62: writer.append(byte: digit - 4)
-            case 62: writer.append(byte: 0x2B)
-            default: writer.append(byte: 0x2F)
-            }
-        }
     }
 }

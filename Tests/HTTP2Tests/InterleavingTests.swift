@@ -28,6 +28,7 @@ struct InterleavingTests {
             heads.append(isRequest ? written : "none")
         }
 
+        func http2Settings(_ session: HTTP2Session) {}
         func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>) {}
         func http2DataEnded(_ session: HTTP2Session, stream: Int32) {}
         func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {}

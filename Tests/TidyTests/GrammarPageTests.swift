@@ -29,10 +29,24 @@ struct GrammarPageTests {
                     #expect(cases.contains { $0.hasPrefix("== \(prefix)") }, "\(kind): \(prefix)")
                 }
             }
+            try checkClients(columns[3], quoted)
             for name in columns[3].matches(of: /"([^"]+)"/).map({ String($0.1) }) {
                 let isThere = SourceTree.repository.swift.contains { $0.text.contains("\"\(name)\"") }
                 #expect(isThere, "no test is called \(name)")
             }
+        }
+    }
+
+    /// Proofs that are cases of the programs in `Tests/Clients`.
+    private func checkClients(_ proof: String, _ quoted: [String]) throws {
+        guard proof.contains("conformance:") || proof.contains("protocols:") else { return }
+        let cases = try ["conformance", "websocket_cases", "grpc_cases", "event_cases"]
+            .map { try Self.text("Tests/Clients/\($0).py") }.joined()
+        for prefix in quoted {
+            let function = prefix.replacingOccurrences(of: " ", with: "_")
+            #expect(
+                cases.contains("    (\"\(prefix)") || cases.contains("\ndef \(function)"),
+                "no case: \(prefix)")
         }
     }
 }

@@ -19,8 +19,8 @@ struct MultiplexState {
     var isShutdownAnnounced = false
     /// Whether the connection already waits in the worker's queue of frames.
     var isQueued = false
-    /// Whether a head has begun, and has its time to end.
-    var isAwaitingHead = false
+    /// Whether the preface or a head has begun, and has its time to end.
+    var isAwaitingHead = true
     /// Body bytes whose window on the connection has not been opened again yet.
     var heldBytes = 0
 }
@@ -55,9 +55,11 @@ extension Worker {
         let goesOn = http2.receive(slot.value.multiplex.session, block.readable)
         state.value.multiplexed = .none
         plain.value.clear()
+        let isFlood = http2.hasMetFlood
+        if isFlood { metrics.add(.floodsEnded) }
         if !goesOn {
             // No frame of it can be trusted; the caller is told so before the connection closes.
-            slot.value.multiplex.session.terminate(.protocolError)
+            slot.value.multiplex.session.terminate(isFlood ? .enhanceYourCalm : .protocolError)
             slot.value.isFinishing = true
         }
         timeHead(slot)

@@ -182,6 +182,7 @@ extension Worker {
         guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
             !connection.value.isDead
         else { return }
+        let wasEmpty = slot.value.output.isEmpty
         metrics.add(.bytesToDownstream, UInt64(range.count))
         var start = range.lowerBound
         while start < range.upperBound, slot.value.stream.answer != .ended {
@@ -194,7 +195,13 @@ extension Worker {
             }
             start += taken
         }
-        if !slot.value.output.isEmpty { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
+        if !slot.value.output.isEmpty {
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            if wasEmpty {
+                slot.value.stallStartMicroseconds = state.value.nowMicroseconds
+                slot.value.stallBytes = 0
+            }
+        }
         connection.value.multiplex.session.resume(slot.value.stream.number)
         markForFrames(connection)
         afterOutput(slot)

@@ -45,6 +45,8 @@ struct RefusalText {
             self.init(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded. Try again in ")
         case .connectFailed, .upstreamClosed, .upstreamNonsense, .callerGone:
             self.init(502, "UPSTREAM_ERROR", "The service behind this API failed to answer.")
+        case .upgradeUnsupported:
+            self.init(501, "NOT_IMPLEMENTED", "The service behind this API takes no upgrades.")
         case .upstreamTimeout:
             self.init(504, "UPSTREAM_TIMEOUT", "The service behind this API did not answer in time.")
         case .storeUnavailable, .overloaded, .noHealthyEndpoint, .draining:

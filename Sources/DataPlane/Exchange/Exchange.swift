@@ -131,7 +131,7 @@ enum Reason: UInt8, CaseIterable {
     case none, badRequest, keyMissing, keyMalformed, keyUnknown, keyExpired, keyDisabled, keyRevoked
     case keyRecordUnusable, tooManyFailures, scopeMissing, noRoute, methodNotAllowed, limited, requestTimeout
     case tooLarge, misdirected, plainHTTP, storeUnavailable, overloaded, noHealthyEndpoint, connectFailed
-    case upstreamClosed, upstreamNonsense, upstreamTimeout, callerGone, draining
+    case upstreamClosed, upstreamNonsense, upstreamTimeout, upgradeUnsupported, callerGone, draining
 
     var text: StaticString {
         switch self {
@@ -160,6 +160,7 @@ enum Reason: UInt8, CaseIterable {
         case .upstreamClosed: return "upstream_closed"
         case .upstreamNonsense: return "upstream_nonsense"
         case .upstreamTimeout: return "upstream_timeout"
+        case .upgradeUnsupported: return "upgrade_unsupported"
         case .callerGone: return "caller_gone"
         case .draining: return "draining"
         }

@@ -57,8 +57,6 @@ extension Worker {
         case .chunked:
             writer.append("Transfer-Encoding: chunked\r\n")
         }
-        // An upgrade belongs to HTTP/1.1: to an upstream of HTTP/2 the request goes without.
-        if upstreams[routePlan.upstream].usesHTTP2 { exchange.value.wantsUpgrade = false }
         if exchange.value.wantsUpgrade {
             writer.append("Connection: Upgrade\r\nUpgrade: ")
             let start = writer.count

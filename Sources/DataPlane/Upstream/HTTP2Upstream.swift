@@ -14,6 +14,9 @@ struct UpstreamMultiplex {
     var streamCount = 0
     /// Whether the endpoint has said that it takes no further streams.
     var takesNoMore = false
+    /// Whether the endpoint has said what it can, and whether calls have waited for that.
+    var hasSettings = false
+    var hasWaiting = false
     var isQueued = false
     /// Neighbours in the endpoint's list.
     var next = SlotReference.none
@@ -163,6 +166,7 @@ extension Worker {
             state.value.multiplexedUpstream = .none
             answer.value.clear()
         }
+        if connection.value.multiplex.hasSettings { beginWaitingTunnels(connection) }
         // What arrived whole is passed on before the end is.
         takeAnswers()
         if connection.value.isDead { return }

@@ -13,6 +13,8 @@ struct UpstreamStream {
         case head
         case counted
         case chunks
+        /// A tunnel: bytes until the caller ends it.
+        case raw
         /// Everything is in `output`.
         case ended
     }
@@ -27,6 +29,9 @@ struct UpstreamStream {
     /// Field lines that follow the request's body.
     var trailers = Block.none
     var isHead = false
+    var isTunnel = false
+    /// Whether a tunnel has been cut, and not ended.
+    var isCut = false
     /// Whether the final head of the answer has come.
     var hasAnswerHead = false
     var answersInChunks = false
@@ -69,6 +74,7 @@ extension Worker {
             closeUpstream(stream)
             return
         }
+        if exchange.value.wantsUpgrade, !mayTunnel(stream, exchange) { return }
         endpoints[Int(stream.value.endpoint)].outstanding -= 1
         use(stream, for: exchange)
     }
@@ -93,6 +99,9 @@ extension Worker {
                 stream.value.stream.requestRemaining -= Int64(count)
                 if stream.value.stream.requestRemaining == 0 { stream.value.stream.request = .ended }
             case .chunks: isFine = translateChunks(stream, &rest)
+            case .raw:
+                queueBody(stream, rest.readable)
+                rest.clear()
             case .ended: break
             }
         }
@@ -121,13 +130,20 @@ extension Worker {
             stream.value.stream.requestRemaining = length
         case .chunked: stream.value.stream.request = .chunks
         }
+        var protocolName = 0..<0
+        if framedRequest.value.wantsUpgrade {
+            protocolName = Self.chosenProtocol(rest.readable, framedRequest.value.upgrade)
+            stream.value.stream.request = .raw
+            stream.value.stream.isTunnel = true
+            hasBody = true
+        }
         stream.value.stream.isHead = framedRequest.value.method == .head
         let isSecure = connection.value.session.isOpen
         guard
             let number = http2.submitRequest(
                 connection.value.multiplex.session, rest, framedRequest,
-                scheme: isSecure ? "https" : "http", tag: Token(.upstream, stream.reference).rawValue,
-                hasBody: hasBody)
+                scheme: isSecure ? "https" : "http", protocolName: protocolName,
+                tag: Token(.upstream, stream.reference).rawValue, hasBody: hasBody)
         else { return false }
         connection.value.isReused = true
         stream.value.stream.number = number
@@ -136,7 +152,7 @@ extension Worker {
     }
 
     /// Our own text: as large as callers' heads may be, and the gateway's fields.
-    private static let ownRequestLimits = HeadLimits(
+    static let ownRequestLimits = HeadLimits(
         headBytes: 131_072, fields: RequestHead.fieldsHardMaximum, targetBytes: 131_072)
 
     private func translateChunks(_ stream: Slot<UpstreamConnection>, _ rest: inout Block) -> Bool {
@@ -202,6 +218,10 @@ extension Worker {
             takeAnswerTrailers(stream)
             return
         }
+        if stream.value.stream.isTunnel, http2.block.value.isSuccess {
+            takeAgreement(stream, endsStream: endsStream)
+            return
+        }
         pool.ensureRoom(for: http2.block.value.textBytesMax, in: &stream.value.input)
         var writer = ByteWriter(stream.value.input)
         guard
@@ -249,6 +269,7 @@ extension Worker {
     func takeAnswerEnd(_ stream: Slot<UpstreamConnection>) {
         guard !stream.value.stream.answerHasEnded else { return }
         stream.value.stream.answerHasEnded = true
+        if stream.value.stream.isTunnel { stream.value.inputEnded = true }
         if stream.value.stream.answersInChunks {
             pool.ensureRoom(for: 32, in: &stream.value.input)
             stream.value.input.append("0\r\n\r\n")
@@ -260,7 +281,13 @@ extension Worker {
     func upstreamStreamClosed(_ stream: Slot<UpstreamConnection>, _ code: UInt32) {
         stream.value.stream.isClosed = true
         stream.value.stream.isRefused = code == HTTP2Error.refusedStream.rawValue
-        if !stream.value.stream.answerHasEnded { stream.value.inputEnded = true }
+        if !stream.value.stream.answerHasEnded {
+            if stream.value.stream.isTunnel {
+                stream.value.stream.isCut = true
+            } else {
+                stream.value.inputEnded = true
+            }
+        }
         answerLater(stream)
     }
 
@@ -317,6 +344,10 @@ extension Worker {
         let passed = exchange?.value.responseBodyBytes ?? 0
         takeAnswer(stream)
         putBack(&rest, into: stream, hasEnded: hasEnded)
+        if stream.value.stream.isCut, stream.value.input.isEmpty, !stream.value.isDead {
+            upstreamBroke(stream, .upstreamClosed)
+            return
+        }
         guard let exchange, !stream.value.isDead, !stream.value.stream.isClosed else { return }
         let count = exchange.value.responseBodyBytes &- passed
         guard count > 0, let connection = upstreamConnections.lookup(stream.value.stream.connection) else {

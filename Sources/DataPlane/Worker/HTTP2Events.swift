@@ -113,6 +113,11 @@ extension Worker: HTTP2Owner {
         }
     }
 
+    package func http2Settings(_ session: HTTP2Session) {
+        guard let connection = currentUpstream, !connection.value.multiplex.hasSettings else { return }
+        connection.value.multiplex.hasSettings = true
+    }
+
     package func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {
         guard let connection = currentUpstream else { return }
         connection.value.multiplex.takesNoMore = true
@@ -149,7 +154,12 @@ extension Worker: HTTP2Owner {
             frames.append(slot.value.output.span(0..<count))
             slot.value.output.consume(count)
             current?.value.multiplex.budget.earn(1)
-            if slot.value.output.isEmpty { noteSent(slot) }
+            slot.value.stallBytes += Int64(count)
+            if slot.value.output.isEmpty {
+                noteSent(slot)
+            } else if !readsTooSlowly(slot) {
+                setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            }
         } else if let slot = upstreamStream(tag) {
             frames.append(slot.value.output.span(0..<count))
             slot.value.output.consume(count)

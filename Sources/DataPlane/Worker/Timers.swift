@@ -45,6 +45,14 @@ extension Worker {
     }
 
     private func expire(_ slot: Slot<Downstream>) {
+        if slot.value.kind == .stream, !slot.value.isFinishing, !slot.value.output.isEmpty,
+            let connection = downstreams.lookup(slot.value.stream.connection),
+            !connection.value.output.isEmpty
+        {
+            // Its frames wait behind others on the wire, whose time is the connection's.
+            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            return
+        }
         if slot.value.transport != .open || slot.value.isFinishing || !slot.value.output.isEmpty {
             // A handshake that does not end, a caller that does not read, a goodbye that is not answered.
             abandon(slot, .callerGone)

@@ -76,6 +76,7 @@ final class Caller: HTTP2Owner {
         }
     }
 
+    func http2Settings(_ session: HTTP2Session) {}
     func http2Data(_ session: HTTP2Session, stream: Int32, _ bytes: Span<UInt8>) {
         session.consumeConnection(bytes.count)
         session.consumeStream(stream, bytes.count)

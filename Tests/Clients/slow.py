@@ -1,0 +1,117 @@
+"""Slow callers of HTTP/2: each is let go in time, by the time that it uses up, and an honest one is not.
+
+Arguments: port, certificate, seconds that heads, bodies and idle connections have. Targets: /echo, whose upstream reads
+a body before it answers, and /large, whose answer has 300,000 bytes. Prints one JSON line with the number of kinds and
+what failed.
+"""
+
+import json
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import hpack
+from wire import *
+
+port, trust = int(sys.argv[1]), sys.argv[2]
+HEAD, BODY, IDLE = map(float, sys.argv[3:6])
+ALL = END_STREAM | END_HEADERS
+
+
+def block(*more, method=b"GET", path=b"/echo"):
+    fields = [(b":method", method), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", path)]
+    return hpack.Encoder().encode([*fields, *more], huffman=False)
+
+
+GET, POST, LARGE = block(), block(method=b"POST"), block(path=b"/large")
+PINGED = frame(PING, 0, 0, bytes(8))
+WINDOW_ZERO = frame(SETTINGS, 0, 0, number(4, 2) + number(0))
+
+
+def window(count, stream=1):
+    return frame(WINDOW, 0, stream, number(count))
+
+
+def drip(link, parts, gap):
+    def run():
+        try:
+            for part in parts:
+                link.socket.sendall(part)
+                time.sleep(gap)
+        except OSError:
+            pass
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def bytewise(content):
+    return [bytes([byte]) for byte in content]
+
+
+# Name, whether hands are shaken first, what is said at once, what drips and how fast, and the time it has.
+KINDS = [
+    ("silence behind the handshake of TLS", False, b"", [], 0, HEAD),
+    ("half a preface", False, PREFACE[:10], [], 0, HEAD),
+    ("a preface that drips", False, b"", bytewise(PREFACE), HEAD / 8, HEAD),
+    ("a preface without settings", False, PREFACE, [], 0, HEAD),
+    ("an idle connection", True, b"", [], 0, IDLE),
+    ("an idle connection that pings", True, b"", [PINGED] * 100, IDLE / 8, IDLE),
+    ("half the head of a frame", True, frame(HEADERS, ALL, 1, GET)[:5], [], 0, IDLE),
+    ("half a head", True, frame(HEADERS, ALL, 1, GET)[:20], [], 0, HEAD),
+    ("a head without its end", True, frame(HEADERS, END_STREAM, 1, GET), [], 0, HEAD),
+    ("a head that drips", True, frame(HEADERS, END_STREAM, 1, GET[:1]), [frame(CONTINUATION, 0, 1, part) for part in bytewise(GET[1:])], HEAD / 8, HEAD),
+    ("a frame that drips", True, b"", bytewise(frame(HEADERS, ALL, 1, block((b"x", b"a" * 200)))), HEAD / 8, HEAD + IDLE),
+    ("a head without its end beside a call", True, frame(HEADERS, END_HEADERS, 1, POST) + frame(HEADERS, END_STREAM, 3, GET), [], 0, HEAD),
+    ("no body", True, frame(HEADERS, END_HEADERS, 1, POST), [], 0, BODY),
+    ("half a body", True, frame(HEADERS, END_HEADERS, 1, block((b"content-length", b"100"), method=b"POST")) + frame(DATA, 0, 1, b"x" * 50), [], 0, BODY),
+    ("a body that drips", True, frame(HEADERS, END_HEADERS, 1, POST), [frame(DATA, 0, 1, b"x")] * 100, BODY / 8, BODY),
+    ("a body of empty frames", True, frame(HEADERS, END_HEADERS, 1, POST), [frame(DATA, 0, 1)] * 100, BODY / 8, BODY),
+    ("a window of zero", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [], 0, BODY),
+    ("a window that drips", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [window(1)] * 200, BODY / 8, 2 * BODY),
+    ("windows of others that drip", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [window(1, 0)] * 200, BODY / 8, BODY),
+]
+
+
+def play(kind):
+    name, shakes, said, parts, gap, allowed = kind
+    link = Link(port, trust)
+    if shakes and not link.shake_hands():
+        return f"{name}: no handshake"
+    start = time.monotonic()
+    link.send(said)
+    drip(link, parts, gap)
+    link.socket.settimeout(allowed + 5)
+    while (event := link.event()) is not None:
+        # A refusal by status ends a stream too; other answers are what is not taken.
+        is_refused = event[0] == "headers" and event[1] >= 400
+        if event[0] in ("end", "goaway", "reset") or is_refused:
+            took = time.monotonic() - start
+            link.socket.close()
+            return None if 0.8 * allowed < took < allowed + 1.5 else f"{name}: {took:.1f} s instead of {allowed}"
+    link.socket.close()
+    return f"{name}: never let go, but {link.seen}"
+
+
+def honest():
+    """Takes 300,000 bytes little by little, for several times as long as a body may stand still."""
+    link = Link(port, trust)
+    link.shake_hands()
+    start = time.monotonic()
+    link.send(WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE))
+    link.send(window(1 << 20, 0))
+    drip(link, [window(6_000)] * 60, BODY / 10)
+    taken = 0
+    while taken < 300_000:
+        event = link.event()
+        if event is None or event[0] in ("end", "goaway", "reset"):
+            return f"an honest reader lost its answer after {taken} bytes and {time.monotonic() - start:.1f} s: {event}"
+        taken += event[2].get("length", 0) if event[0] == "data" else 0
+    return None
+
+
+with ThreadPoolExecutor(len(KINDS) + 1) as pool:
+    last = pool.submit(honest)
+    failed = [problem for problem in pool.map(play, KINDS) if problem]
+    failed += [last.result()] if last.result() else []
+print(json.dumps({"cases": len(KINDS) + 1, "failed": failed}))
