@@ -162,8 +162,8 @@ extension KeyStore {
             let now = MonotonicClock.nowMicroseconds()
             return zip(limits.windows, memory.spent(account, limits)).map { window, runs in
                 WindowUse(
-                    window, ["r:0"] + runs.map { "\($0.atMicroseconds):\($0.permits)" }, leases: [],
-                    cost: cost, nowMicroseconds: now)
+                    window, ["r:0"] + runs.map { "\($0.atMicroseconds):\($0.permits)" }, cost: cost,
+                    nowMicroseconds: now)
             }
         }
         let names = limits.windows.map { "{\(account)}:\(Self.suffix(of: $0))" }
