@@ -69,7 +69,7 @@ struct ProtocolTests {
                 $0.moreUpstreams += "  gone: { endpoints: [\"http://127.0.0.1:\(gone)\"] }\n"
             })
         let order = Order(
-            port: gateway.httpsPort, trust: try Certificate.shared.get().chainPath,
+            port: Int(gateway.httpsPort), trust: try Certificate.shared.get().chainPath,
             keys: Dictionary(
                 uniqueKeysWithValues: Self.keys.map { (String($0.secret.dropFirst(8)), $0.secret) }),
             prefixes: ["/open", "/keyed"])
