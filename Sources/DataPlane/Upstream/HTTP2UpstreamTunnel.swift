@@ -6,8 +6,8 @@ import Reactor
 // exchange, and to the caller, it reads like the 101 of an upstream of HTTP/1.1.
 
 extension Worker {
-    /// Whether a call for a tunnel may begin. Where the endpoint has not spoken yet it waits; where it takes no
-    /// tunnels the call is answered.
+    /// Whether a call for a tunnel may begin. Where the endpoint has not spoken yet it waits; where it takes
+    /// no tunnels the call is answered.
     func mayTunnel(_ stream: Slot<UpstreamConnection>, _ exchange: Slot<Exchange>) -> Bool {
         guard let connection = upstreamConnections.lookup(stream.value.stream.connection) else {
             return false

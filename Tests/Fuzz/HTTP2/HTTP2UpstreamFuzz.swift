@@ -3,9 +3,9 @@ import HTTPWire
 import Reactor
 import Synchronization
 
-// Frames from a hostile upstream, behind good settings. Whatever head the session accepts as an answer becomes
-// one HTTP/1.1 head that the strict parser either takes whole or refuses, with the framing that is said of it;
-// what opens a tunnel is a 101 and nothing else; trailers end where they should.
+// Frames from a hostile upstream, behind good settings. Whatever head the session accepts as an answer
+// becomes one HTTP/1.1 head that the strict parser either takes whole or refuses, with the framing that is
+// said of it; what opens a tunnel is a 101 and nothing else; trailers end where they should.
 
 private let limits = HeadLimits(headBytes: 4_096, fields: 64, targetBytes: 512)
 
@@ -20,7 +20,8 @@ final class Asker: HTTP2Owner {
     private let head = Mutable(RequestHead())
     private let plain = Block.constant("GET /x HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
     private let upgrade = Block.constant(
-        "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: ab\r\n\r\n"
+        "GET /x HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            + "Sec-WebSocket-Key: ab\r\n\r\n"
     )
     private var hasHead = [false, false, false, false]
 

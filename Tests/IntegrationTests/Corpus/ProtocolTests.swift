@@ -101,7 +101,7 @@ struct ProtocolTests {
     }
 
     @Test(
-        "floods of HTTP/2 and HTTP/1.1 cost little, end where they are none of the protocol's, and harm nobody"
+        "floods of HTTP/2 and HTTP/1.1 cost little, end where no protocol means them, and harm nobody"
     )
     func floods() throws {
         let outcome = try Clients.run("../Bench/floods.py", ["0.5"], within: 150)
