@@ -41,7 +41,7 @@ struct ProtocolTests {
                 "  \($0): { endpoints: [\"http://127.0.0.1:\($1)\"], http2: true, response_timeout: 1s }\n"
             }.joined()
             $0.keys = keys
-            $0.tiers += "\n    few:        { limits: [3/minute] }"
+            $0.tiers += "\nfew:        { limits: [3/minute] }"
             $0.routes = ["h1", "h2", "old", "frail"].flatMap { name in
                 let upstream = name == "h1" ? "main" : name
                 return [
