@@ -37,10 +37,16 @@ class Redis:
         self.port = port or free_port()
         self.clock = os.path.join(folder, f"clock-{self.port}")
         self.set_clock(0)
-        environment = dict(os.environ, LD_PRELOAD=f"{folder}/clock.so", CLOCK_OFFSET_FILE=self.clock)
+        self.folder, self.options = folder, options
+        self.start()
+
+    def start(self):
+        environment = dict(os.environ, CLOCK_OFFSET_FILE=self.clock)
+        if os.path.exists(f"{self.folder}/clock.so"):
+            environment["LD_PRELOAD"] = f"{self.folder}/clock.so"
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", folder, *options],
-            stdout=subprocess.DEVNULL, env=environment)
+            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", self.folder,
+             *self.options], stdout=subprocess.DEVNULL, env=environment)
         wait_for(self.port, self.process)
         self.stream = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
 
@@ -87,7 +93,9 @@ class Redis:
 
 
 class Gateway:
-    def __init__(self, bench, store, workers=1, extra="", outage="local"):
+    def __init__(
+            self, bench, store, workers=1, connections=4000, extra="", outage="local",
+            drain="drain_delay: 0ms, drain: 1s", log="off", core=None):
         self.port, self.admin = free_port(), free_port()
         path = self.path = os.path.join(bench.folder, f"fleet-{self.port}.conf")
         url = store if isinstance(store, str) else f"redis://127.0.0.1:{store}/0"
@@ -105,12 +113,13 @@ upstreams:
   main: {{ endpoints: ["http://127.0.0.1:{bench.upstream_port}"] }}
 routes:
   - {{ path: /**, upstream: main }}
-limits: {{ connections: 4000 {extra} }}
-access_log: {{ path: off }}
-timeouts: {{ drain_delay: 0ms, drain: 1s, idle: 10m }}
+limits: {{ connections: {connections} {extra} }}
+access_log: {{ path: {log}, sample: 0.1% }}
+timeouts: {{ {drain}, idle: 10m }}
 workers: {workers}
 """)
-        self.process = subprocess.Popen([bench.gateway, "run", "--config", path], stderr=subprocess.DEVNULL)
+        pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
+        self.process = subprocess.Popen([*pinned, bench.gateway, "run", "--config", path], stderr=subprocess.DEVNULL)
         if not wait_for(self.port, self.process) or not wait_for(self.admin, self.process):
             sys.exit(f"the gateway does not start: {bench.gateway} check --config {path}")
         deadline = time.monotonic() + 10
@@ -129,14 +138,18 @@ workers: {workers}
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def make_certificate(chain, key):
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "90",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout", key, "-out", chain],
+        check=True, stderr=subprocess.DEVNULL)
+
+
 class Bench:
     def __init__(self, folder, gateway):
         self.folder, self.gateway = folder, gateway
         self.processes = []
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days",
-             "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-keyout",
-             f"{folder}/key.pem", "-out", f"{folder}/certificate.pem"], check=True, stderr=subprocess.DEVNULL)
+        make_certificate(f"{folder}/certificate.pem", f"{folder}/key.pem")
         self.upstream_port = free_port()
         self.track(subprocess.Popen([f"{folder}/upstream", str(self.upstream_port)]))
         wait_for(self.upstream_port, self.processes[-1])

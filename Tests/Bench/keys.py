@@ -17,7 +17,7 @@ import threading
 import time
 
 from bench import free_port, wait_for
-from fleet import Redis
+from fleet_lab import Redis
 
 FILL = """
 for i = tonumber(ARGV[1]), tonumber(ARGV[1]) + 999 do

@@ -24,7 +24,7 @@ import threading
 import time
 
 from callers import Caller1, Caller2, gather
-from fleet import Bench, make_certificate
+from fleet_lab import Bench, make_certificate
 
 KEY = "sk_live_operations"
 

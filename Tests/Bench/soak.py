@@ -29,7 +29,7 @@ import websockets.asyncio.server
 import websockets.exceptions
 
 from bench import free_port, wait_for
-from fleet import Redis, make_certificate
+from fleet_lab import Redis, make_certificate
 
 # What explains a reason: the callers that provoke it, or the deeds after which it may be seen, for how many seconds.
 UPSTREAM_DEEDS = {"upstream dies": 25, "upstream hangs": 25}
@@ -117,7 +117,7 @@ class Soak:
         # Calls that we ended ourselves, at the very end.
         self.left = set()
         self.over = False
-        self.redis = Redis(self.folder, "--appendonly", "yes", "--appendfsync", "always")
+        self.redis = Redis(self.folder, options=["--appendonly", "yes", "--appendfsync", "always"])
         self.upstreams = [Upstream(), Upstream()]
         for name in ("one", "two"):
             self.make_certificate(name)
