@@ -236,6 +236,11 @@ package struct MetricsText {
                 "gateway_store_generations_total", "counter",
                 "Failovers and restarts of the store that may have lost its latest writes.")
             line("gateway_store_generations_total", [], "\(server.shared.storeGeneration)")
+            family(
+                "gateway_store_nodes", "gauge",
+                "Gateways that share the store, as counted last: each has a like share of every limit."
+            )
+            line("gateway_store_nodes", [], "\(server.shared.liveNodes)")
         }
         if let due = server.shared.keysDueForRotation {
             family(

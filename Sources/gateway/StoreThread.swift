@@ -20,6 +20,8 @@ final class StoreThread: @unchecked Sendable {
     private let stopping: Wakeup
     private let node: String
     private var threads: [ThreadHandle] = []
+    /// Gateways alive at the last beats.
+    private var counts: [(at: Int64, count: Int)] = []
     /// What Redis has been told of its clock.
     private var toldSkew = StoreClock.Skew.none
 
@@ -159,7 +161,14 @@ final class StoreThread: @unchecked Sendable {
             ["ZREMRANGEBYSCORE", nodes, "-inf", "\(now - 10 * Self.nodeSeconds)"],
             ["ZCOUNT", nodes, "\(now - Self.nodeSeconds)", "+inf"],
         ])
-        if let count = values[2].integer { server.shared.liveNodes = Int(count) }
+        if let count = values[2].integer {
+            // A gateway whose heart is not heard may be on its way back, and a Redis that has lost everything
+            // knows of nobody at first: the share of each grows only when others have been away for long.
+            let instant = MonotonicClock.nowMicroseconds()
+            let horizon = instant - (Self.nodeSeconds + 1) * 1_000_000
+            counts = counts.filter { $0.at > horizon } + [(instant, Int(count))]
+            server.shared.liveNodes = counts.map(\.count).max() ?? 1
+        }
         let seen = server.shared.takeSeen()
         guard !seen.isEmpty else { return }
         var command = ["HSET", configuration.store.prefix + "seen"]

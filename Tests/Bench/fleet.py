@@ -11,6 +11,7 @@ flood       1,000,000 well-formed unknown keys at full speed: commands on Redis,
 import argparse
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -23,16 +24,23 @@ from bench import free_port
 from fleet_lab import Bench, Caller, Relay, generated_key, percentiles
 
 
-def watch(gateway, key, state):
-    """Calls without a pause; writes down when the last call that was let in had been answered."""
-    caller = Caller(gateway.port, key)
-    while not state["over"]:
-        status = caller.call()
-        if status == 200:
-            state["last"] = time.monotonic()
-        state["status"] = status
-        if state["pause"]:
-            time.sleep(state["pause"])
+class Watcher:
+    """A process that calls again and again, and tells when the last call that was let in had been answered."""
+
+    def __init__(self, port, key, pause):
+        self.status, self.last = multiprocessing.Value("i", 0), multiprocessing.Value("d", 0)
+        self.process = multiprocessing.Process(target=self.watch, args=(port, key, pause), daemon=True)
+        self.process.start()
+
+    def watch(self, port, key, pause):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        caller = Caller(port, key)
+        while True:
+            status = caller.call()
+            if status == 200:
+                self.last.value = time.monotonic()
+            self.status.value = status
+            time.sleep(pause)
 
 
 def hammer(gateways, index, key, outcomes, state):
@@ -96,7 +104,7 @@ def disturb(bench, redis, gateways, relay, stopping):
 
 
 def exactness(bench, limit, window, seconds, faults):
-    redis = bench.redis()
+    redis = bench.redis(settable=True)
     key = "sk_live_exact"
     redis.store(key, tier="bench", account="exact", limits=f"{limit}/{window}s")
     redis.stream.flush()
@@ -191,15 +199,11 @@ def revocation(bench, trials, silent):
         redis.reply()
     relay = Relay(redis.port)
     gateways = [bench.start(relay.port, extra=", failed_authentications: off") for _ in range(3)]
-    states = {key: [{"over": False, "status": 0, "last": 0.0, "pause": 0.002 if silent else 0} for _ in gateways]
-              for key in keys}
-    threads = [threading.Thread(target=watch, args=(gateway, key, state), daemon=True)
-               for key in keys for gateway, state in zip(gateways, states[key])]
-    for thread in threads:
-        thread.start()
+    watchers = {key: [Watcher(gateway.port, key, 0.005 if silent else 0.0005) for gateway in gateways]
+                for key in keys}
 
     def wait(status):
-        while any(state["status"] != status for key in keys for state in states[key]):
+        while any(watcher.status.value != status for key in keys for watcher in watchers[key]):
             time.sleep(0.001)
 
     lags = []
@@ -219,12 +223,10 @@ def revocation(bench, trials, silent):
             redis.command("HSET", name, "status", "revoked")
         wait(401)
         for key, start in zip(keys, starts):
-            lags.append(max(0.0, max(state["last"] for state in states[key]) - start))
+            lags.append(max(0.0, max(watcher.last.value for watcher in watchers[key]) - start))
     for key in keys:
-        for state in states[key]:
-            state["over"] = True
-    for thread in threads:
-        thread.join()
+        for watcher in watchers[key]:
+            watcher.process.kill()
     for gateway in gateways:
         gateway.process.kill()
     return percentiles(lags)

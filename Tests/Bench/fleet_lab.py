@@ -32,18 +32,18 @@ def generated_key():
 class Redis:
     """A Redis of its own, spoken to in plain text."""
 
-    def __init__(self, folder, port=None, options=()):
-        """Its clock is the machine's plus the microseconds that `set_clock` says."""
+    def __init__(self, folder, port=None, options=(), settable=False):
+        """When `settable`, its clock is the machine's plus what `set_clock` says, and costs a system call."""
         self.port = port or free_port()
         self.clock = os.path.join(folder, f"clock-{self.port}")
-        self.set_clock(0)
-        self.folder, self.options = folder, options
+        self.folder, self.options, self.settable = folder, options, settable
         self.start()
 
     def start(self):
-        environment = dict(os.environ, CLOCK_OFFSET_FILE=self.clock)
-        if os.path.exists(f"{self.folder}/clock.so"):
-            environment["LD_PRELOAD"] = f"{self.folder}/clock.so"
+        environment = dict(os.environ)
+        if self.settable:
+            self.set_clock(0)
+            environment.update(LD_PRELOAD=f"{self.folder}/clock.so", CLOCK_OFFSET_FILE=self.clock)
         self.process = subprocess.Popen(
             ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", self.folder,
              *self.options], stdout=subprocess.DEVNULL, env=environment)
@@ -205,7 +205,11 @@ class Relay:
     def accept(self):
         while True:
             near, _ = self.listener.accept()
-            far = socket.create_connection(("127.0.0.1", self.target))
+            try:
+                far = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                near.close()
+                continue
             line = {"cut": self.dead, "tracks": False}
             self.lines.append(line)
             threading.Thread(target=self.pump, args=(line, near, far, True), daemon=True).start()

@@ -129,6 +129,30 @@ struct FleetTests {
         #expect(outcomes.count { $0.status == 200 } <= 100)
     }
 
+    @Test("a Redis that loses everything again and again under a storm: never more than is promised for that")
+    func lost() throws {
+        var redis = try RedisServer()
+        let fleet = try Fleet(3, limits: "600/3s", redis: redis, workers: 1)
+        fleet.wait(milliseconds: 2_200)
+        fleet.hammer(2)
+        for _ in 0..<3 {
+            fleet.wait(milliseconds: 1_700)
+            redis.kill()
+            fleet.wait(milliseconds: 300)
+            redis = try RedisServer(after: redis)
+            try redis.store(
+                Fleet.key.secret, ["tier": "enterprise", "account": "fleet", "limits": "600/3s"])
+            for number in 0..<3 {
+                try Deadline(seconds: 5).wait("the store") { try fleet.isStoreUp(number) }
+            }
+            // It has heard of nobody yet, and still all of them count.
+            for gateway in fleet.gateways { #expect(try gateway.metric("gateway_store_nodes") == 3) }
+        }
+        let outcomes = try fleet.finish()
+        #expect(Promise.worst(outcomes, 3_000_000) <= 600 + 600 * 2 / 3)
+        #expect(outcomes.count { $0.status == 200 } > 600)
+    }
+
     @Test("what another program wrote in place of an account's window concerns that account alone")
     func foreign() throws {
         let fleet = try Fleet(1, limits: "5/minute")
