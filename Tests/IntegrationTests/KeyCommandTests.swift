@@ -308,7 +308,9 @@ struct KeyCommandTests {
     @Test(
         "killed at any point, create and rotate leave no unknown key and lose none", arguments: [false, true])
     func killed(_ isCluster: Bool) throws {
-        let redis = try RedisServer(options: isCluster ? ["--cluster-enabled", "yes"] : [])
+        let redis = try RedisServer(
+            port: isCluster ? try RedisCluster.portWithBus() : nil,
+            options: isCluster ? ["--cluster-enabled", "yes"] : [])
         let proxy = try FaultProxy(to: redis.port)
         defer { proxy.stop() }
         if isCluster {

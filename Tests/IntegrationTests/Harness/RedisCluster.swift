@@ -59,7 +59,7 @@ final class RedisCluster: Sendable {
     }
 
     /// Nodes talk to each other at a port 10,000 above that for clients, below what the kernel hands out.
-    private static func portWithBus() throws -> UInt16 {
+    static func portWithBus() throws -> UInt16 {
         for _ in 0..<20_000 {
             let port = try Ports.free()
             if port < 22_000 { return port }
