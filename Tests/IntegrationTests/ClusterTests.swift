@@ -106,7 +106,7 @@ struct ClusterTests {
                 ["limits", "show", "busy", "--output", "json", "--config", gateways[0].configurationPath]
             ).output
         }
-        try Deadline(seconds: 10).wait("both gateways in the account's leases") {
+        try Deadline(seconds: 30).wait("both gateways in the account's leases") {
             try show().matches(of: /"node":/).count >= 2
         }
         let (before, decided) = (try scriptCalls(), callers.count)

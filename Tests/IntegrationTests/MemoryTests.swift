@@ -55,7 +55,7 @@ struct MemoryTests {
             "/usr/bin/env", command, environment: ["TMPDIR": "/tmp"], output: .file(folder.path("demo")),
             error: .file(folder.path("demo")))
         let other = try ChildProcess("/usr/bin/env", user + ["sleep", "60"])
-        try Deadline(seconds: 15).wait("the demo") { try folder.read("demo").contains("curl") }
+        try Deadline(seconds: 40).wait("the demo") { try folder.read("demo").contains("curl") }
         for file in ["environ", "maps", "mem"] {
             func read(_ process: ChildProcess) throws -> ChildProcess.Outcome {
                 let path = "/proc/\(process.processID)/\(file)"

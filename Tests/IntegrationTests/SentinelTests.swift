@@ -78,7 +78,8 @@ struct SentinelTests {
         #expect(try gateway.call(key: Self.key).status == 200)
         try sentinels.sentinel(0, "SENTINEL", "FAILOVER", "mymaster")
         try Deadline(seconds: 20).wait("the demotion") {
-            try sentinels.master.command("ROLE").hasPrefix("slave")
+            // It lets go of its clients when it is demoted.
+            (try? sentinels.master.command("ROLE"))?.hasPrefix("slave") ?? false
         }
         try Deadline(seconds: 5).wait("decisions at the new master") {
             let before = Int(try sentinels.replica.command("LLEN", "gateway:limit:{watched}:60s")) ?? 0
