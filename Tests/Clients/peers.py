@@ -129,7 +129,9 @@ class Multiplexed:
                 client_side=False, validate_inbound_headers=False, validate_outbound_headers=False,
                 normalize_outbound_headers=False))
             if owner.connect:
-                self.h2.local_settings[h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL] = 1
+                self.h2.local_settings = h2.settings.Settings(client=False, initial_values={
+                    h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL: 1,
+                    h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 100})
             self.h2.initiate_connection()
             self.flush()
 

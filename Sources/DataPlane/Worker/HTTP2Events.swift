@@ -137,8 +137,12 @@ extension Worker: HTTP2Owner {
 
     package func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
         if let slot = stream(tag) {
+            // What is left of a tunnel that has ended takes the end along.
+            let isEnd =
+                slot.value.stream.answer == .ended
+                || slot.value.stream.answer == .raw && slot.value.isFinishing
             return HTTP2BodyState(
-                count: slot.value.output.count, isEnd: slot.value.stream.answer == .ended,
+                count: slot.value.output.count, isEnd: isEnd,
                 hasTrailers: !slot.value.stream.trailers.isEmpty)
         }
         if let slot = upstreamStream(tag) {

@@ -104,7 +104,7 @@ struct ProtocolTests {
         "floods of HTTP/2 and HTTP/1.1 cost little, end where no protocol means them, and harm nobody"
     )
     func floods() throws {
-        let outcome = try Clients.run("../Bench/floods.py", ["0.5"], within: 150)
+        let outcome = try Clients.run("../Bench/floods.py", ["1"], within: 200)
         let rows = outcome.output.split(separator: "\n").dropFirst(2).map { row in
             row.split(separator: "|").map { $0.trimmingCharacters(in: .whitespaces) }
         }
