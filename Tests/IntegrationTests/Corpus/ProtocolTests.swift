@@ -59,7 +59,7 @@ struct ProtocolTests {
         }
     }
 
-    @Test("each case is met", arguments: [("websocket", 60), ("connect", 30), ("grpc", 40), ("events", 30)])
+    @Test("each case is met", arguments: [("websocket", 56), ("connect", 30), ("grpc", 40), ("events", 30)])
     func cases(_ kind: String, _ least: Int) throws {
         let peers = try Clients.start("protocols.py", [kind])
         let ports = try JSONDecoder().decode(Peers.self, from: Data(try peers.line().utf8))
