@@ -167,7 +167,9 @@ final class StoreThread: @unchecked Sendable {
             let instant = MonotonicClock.nowMicroseconds()
             let horizon = instant - (Self.nodeSeconds + 1) * 1_000_000
             counts = counts.filter { $0.at > horizon } + [(instant, Int(count))]
-            server.shared.liveNodes = counts.map(\.count).max() ?? 1
+            let isFresh = server.shared.storeGenerationMicroseconds > horizon
+            let least = isFresh ? server.shared.liveNodes : 1
+            server.shared.liveNodes = max(least, counts.map(\.count).max() ?? 1)
         }
         let seen = server.shared.takeSeen()
         guard !seen.isEmpty else { return }

@@ -98,6 +98,7 @@ struct FleetTests {
                 $0.keys = []
                 $0.store = "url: \"\(redis.url)\""
             })
+        try Deadline(seconds: 5).wait("the store") { try fresh.metric("gateway_store_up") == 1 }
         let answer = try fresh.call(key: Fleet.key)
         #expect(answer.status == 429 || answer.status == 200)
         if let seconds = answer["Retry-After"].flatMap({ Int($0) }) { #expect(seconds <= 2) }
