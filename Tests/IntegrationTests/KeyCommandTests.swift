@@ -306,7 +306,7 @@ struct KeyCommandTests {
     }
 
     @Test(
-        "killed at any point, create and rotate leave no unknown key and lose none", arguments: [false])
+        "killed at any point, create and rotate leave no unknown key and lose none", arguments: [false, true])
     func killed(_ isCluster: Bool) throws {
         let redis = try RedisServer(
             port: isCluster ? try RedisCluster.portWithBus() : nil,
