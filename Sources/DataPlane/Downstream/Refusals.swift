@@ -98,8 +98,6 @@ struct RefusalContext {
     var decision = Decision(isGranted: true, count: 0)
     var decisionMicroseconds: Int64 = 0
     var isUpgradeRequired = false
-    /// Whether the time is up that a gRPC call has given itself, which is no failure of the service.
-    var isPastDeadline = false
     /// False for an answer that is no refusal and says all in its fields.
     var hasContent = true
 
@@ -136,7 +134,7 @@ extension Worker {
         writer.append("\r\n")
         if grpcHead {
             writer.append("grpc-status: ")
-            writer.append(decimal: context.isPastDeadline ? 4 : text.grpcStatus)
+            writer.append(decimal: text.grpcStatus)
             writer.append("\r\ngrpc-message: ")
             writeMessage(context, into: &writer)
             writer.append("\r\n")

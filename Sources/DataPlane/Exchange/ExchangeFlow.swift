@@ -172,9 +172,6 @@ extension Worker {
         context.method = exchange.value.method
         context.minorVersion = Int(exchange.value.minorVersion)
         context.isGRPC = exchange.value.isGRPC
-        context.isPastDeadline =
-            reason == .upstreamTimeout && exchange.value.deadlineMicroseconds > 0
-            && state.value.nowMicroseconds >= exchange.value.deadlineMicroseconds
         if text.status == 401 { context.challenge = Self.challengeInvalid }
         context.retryAfter = text.status == 503 ? max(1, retryAfter) : retryAfter
         if exchange.value.hasDecision {
