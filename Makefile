@@ -45,9 +45,12 @@ demo: build ## Run a gateway that needs nothing else and prints curl lines to pa
 .PHONY: test
 test: build test-packages $(CLIENTS) ## Run every test; the integration tests drive the release binary
 	@rm -f $(KEY_SEARCH)
-	@# What several gateways admit within fractions of a second is measured with nothing else running.
+	@# What several gateways admit within fractions of a second is measured with nothing else running. Whoever
+	@# waits for a process of the tests' own never gets past a gateway's successor that has ended and is nobody's.
 ifeq ($(FILTER),)
-	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) $(SWIFT) test --disable-xctest --skip FleetTests
+	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) \
+	    $(SWIFT) test --disable-xctest --skip FleetTests --skip failedAttempts
+	@$(SWIFT) test --disable-xctest --skip-build --filter failedAttempts
 	@KEY_SEARCH=$(KEY_SEARCH) GATEWAY_BINARY=$(RELEASE_BINARY) \
 	    $(SWIFT) test --disable-xctest --skip-build --filter FleetTests
 else
