@@ -75,7 +75,8 @@ test-sanitized: test-packages $(CLIENTS) ## Run every test under the address, th
 	    TSAN_OPTIONS=halt_on_error=1:history_size=0:suppressions=$(CURDIR)/Tests/thread-sanitizer.suppressions \
 	    GATEWAY_BINARY=$(CURDIR)/.build-$$sanitizer/debug/gateway \
 	        $(SWIFT) test --disable-xctest --skip-build --sanitize=$$sanitizer \
-	        --scratch-path .build-$$sanitizer --skip TidyTests --skip backPressure --skip ProtocolTests/floods; \
+	        --scratch-path .build-$$sanitizer --skip TidyTests --skip backPressure --skip ProtocolTests/floods \
+	        --skip failedAttempts; \
 	done
 
 .PHONY: bench
