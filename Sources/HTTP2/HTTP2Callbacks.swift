@@ -34,6 +34,11 @@ private func handle(_ raw: OpaquePointer?) -> HTTP2Session {
     return unsafe HTTP2Session(raw)
 }
 
+/// What the stream of a body belongs to.
+private func tag(of source: UnsafeMutablePointer<nghttp2_data_source>?) -> UInt64 {
+    UInt64(UInt(bitPattern: unsafe source?.pointee.ptr))
+}
+
 @c
 func sendFrame(
     _ session: OpaquePointer?, _ bytes: UnsafePointer<UInt8>?, _ count: Int, _ flags: Int32,
@@ -56,8 +61,7 @@ func sendData(
             return Int32(NGHTTP2_ERR_WOULDBLOCK.rawValue)
         }
         unsafe context.frames.value.append(Span(_unsafeStart: head.unsafelyUnwrapped, count: 9))
-        let tag = unsafe handle(session).tag(ofStream: gw_frame_stream(frame))
-        context.owner.http2TakeBody(tag: tag, count, into: &context.frames.value)
+        unsafe context.owner.http2TakeBody(tag: tag(of: source), count, into: &context.frames.value)
         return 0
     }
 }
@@ -70,9 +74,7 @@ func readBody(
     _ user: UnsafeMutableRawPointer?
 ) -> Int {
     unsafe with(user) { context in
-        let session = unsafe handle(session)
-        let tag = session.tag(ofStream: stream)
-        guard tag != 0 else { return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue) }
+        let tag = unsafe tag(of: source)
         let state = context.owner.http2BodyAvailable(tag: tag)
         let count = min(state.count, room)
         let ends = state.isEnd && count == state.count
@@ -82,7 +84,7 @@ func readBody(
             result |= UInt32(NGHTTP2_DATA_FLAG_EOF.rawValue)
             if state.hasTrailers {
                 result |= UInt32(NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue)
-                context.owner.http2SubmitTrailers(session, stream: stream, tag: tag)
+                unsafe context.owner.http2SubmitTrailers(handle(session), stream: stream, tag: tag)
             }
         }
         unsafe flags?.pointee = result

@@ -9,12 +9,13 @@ extension HTTP2Engine {
     /// Queues the head of a response.
     ///
     /// - Parameters:
+    ///   - tag: what the stream belongs to.
     ///   - text: where `parsed` was parsed.
     ///   - status: as sent; differs from the text's for a tunnel, whose 101 is a 200 (RFC 8441 section 5).
     ///   - hasBody: whether `http2BodyAvailable` will be asked; without, the head ends the stream.
     package func submitResponse(
-        _ session: HTTP2Session, stream: Int32, _ text: Block, _ parsed: Mutable<ResponseHead>, status: Int,
-        hasBody: Bool
+        _ session: HTTP2Session, stream: Int32, tag: UInt64, _ text: Block,
+        _ parsed: Mutable<ResponseHead>, status: Int, hasBody: Bool
     ) {
         beginFields()
         var writer = ByteWriter(names.value)
@@ -39,12 +40,96 @@ extension HTTP2Engine {
         if isInterim {
             unsafe nghttp2_submit_headers(session.raw, none, stream, nil, fields, count, nil)
         } else if hasBody {
-            _ = unsafe withProvider { provider in
+            _ = unsafe withProvider(tag) { provider in
                 unsafe nghttp2_submit_response(session.raw, stream, fields, count, provider)
             }
         } else {
             unsafe nghttp2_submit_response(session.raw, stream, fields, count, nil)
         }
+    }
+
+    // MARK: A response, field by field
+
+    /// Begins the head of a final response; `add` its fields, then `submitResponse`. What fields stand in
+    /// must stay in place until then.
+    ///
+    /// - Parameter status: 200 to 599.
+    package func beginResponse(status: Int) {
+        beginFields()
+        var writer = ByteWriter(names.value)
+        writer.append(decimal: Int64(status))
+        names.value.commit(writer)
+        unsafe fields[0] = field(":status", valueAt: 0, 3)
+        fieldCount.value = 1
+    }
+
+    /// Adds a field that has been parsed; its name comes in lower case.
+    package func add(_ text: Block, _ slice: FieldSlice) {
+        if let name = slice.id.lowercaseName {
+            add(name, text, slice.value)
+        } else {
+            append(text, slice, &fieldCount.value)
+        }
+    }
+
+    /// - Parameters:
+    ///   - name: in lower case.
+    ///   - isFleeting: whether the value never comes again.
+    package func add(_ name: StaticString, _ text: Block, _ value: Range<Int>, isFleeting: Bool = false) {
+        guard fieldCount.value < Self.fieldsMax else { return }
+        var added = unsafe field(name, text, value)
+        // The library need not copy what never goes away.
+        unsafe added.flags = UInt8(NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue)
+        if isFleeting { unsafe added.flags |= UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue) }
+        unsafe fields[fieldCount.value] = added
+        fieldCount.value += 1
+    }
+
+    package func add(_ name: StaticString, decimal value: Int64) {
+        let start = names.value.count
+        var writer = ByteWriter(names.value)
+        writer.append(decimal: value)
+        names.value.commit(writer)
+        add(name, names.value, start..<names.value.count)
+    }
+
+    package func add(_ name: StaticString, _ value: StaticString) {
+        guard fieldCount.value < Self.fieldsMax else { return }
+        var added = unsafe constantField(name, value)
+        unsafe added.flags = UInt8(
+            NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue | NGHTTP2_NV_FLAG_NO_COPY_VALUE.rawValue)
+        unsafe fields[fieldCount.value] = added
+        fieldCount.value += 1
+    }
+
+    /// Adds lines that this process has written, each with its CRLF.
+    package func add(lines text: Block) {
+        var offset = 0
+        while let slice = FieldLines.next(written: text.readable, &offset) {
+            append(text, slice, &fieldCount.value)
+        }
+    }
+
+    /// Queues the response whose fields have been added.
+    ///
+    /// - Parameters:
+    ///   - tag: what the stream belongs to.
+    ///   - hasBody: whether `http2BodyAvailable` will be asked; without, the head ends the stream.
+    /// - Returns: bytes of its names and values.
+    package func submitResponse(
+        _ session: HTTP2Session, stream: Int32, tag: UInt64, hasBody: Bool
+    ) -> Int {
+        let count = fieldCount.value
+        if hasBody {
+            _ = unsafe withProvider(tag) { provider in
+                unsafe nghttp2_submit_response(session.raw, stream, fields, count, provider)
+            }
+        } else {
+            unsafe nghttp2_submit_response(session.raw, stream, fields, count, nil)
+        }
+        var bytes = 0
+        for index in 0..<count { unsafe bytes += fields[index].namelen + fields[index].valuelen }
+        return bytes
     }
 
     /// Queues the head of a request.
@@ -82,7 +167,7 @@ extension HTTP2Engine {
         let user = unsafe UnsafeMutableRawPointer(bitPattern: UInt(tag))
         let stream: Int32
         if hasBody {
-            stream = unsafe withProvider { provider in
+            stream = unsafe withProvider(tag) { provider in
                 unsafe nghttp2_submit_request(session.raw, nil, fields, count, provider, user)
             }
         } else {
@@ -158,10 +243,11 @@ extension HTTP2Engine {
     }
 
     private func withProvider<Result>(
-        _ body: (UnsafePointer<nghttp2_data_provider>) -> Result
+        _ tag: UInt64, _ body: (UnsafePointer<nghttp2_data_provider>) -> Result
     ) -> Result {
+        let tag = unsafe UnsafeMutableRawPointer(bitPattern: UInt(tag))
         var provider = unsafe nghttp2_data_provider(
-            source: nghttp2_data_source(ptr: nil), read_callback: readBody)
+            source: nghttp2_data_source(ptr: tag), read_callback: readBody)
         return unsafe withUnsafePointer(to: &provider) { unsafe body($0) }
     }
 }

@@ -87,6 +87,8 @@ package final class HTTP2Engine {
     /// Lowercase names of the fields being submitted.
     let names: Mutable<Block>
     let fields: UnsafeMutablePointer<nghttp2_nv>
+    /// Fields of the response being put together.
+    let fieldCount = Mutable(0)
     static let fieldsMax = 272
     private let callbacks: OpaquePointer
     private let serverOptions: OpaquePointer
@@ -102,7 +104,8 @@ package final class HTTP2Engine {
         // Answers may be longer than requests; the parser behind this has the last word on both.
         block = Mutable(HeaderBlock(bytesMax: max(limits.headBytes, Self.answerHeadBytes), fieldsMax: 256))
         frames = Mutable(.allocate(capacity: Self.framesBytes))
-        names = Mutable(.allocate(capacity: 65_536))
+        // The names of the longest head, and the numbers of the gateway's own fields.
+        names = Mutable(.allocate(capacity: Self.answerHeadBytes + 1_024))
         headBytes = limits.headBytes
         unsafe fields = .allocate(capacity: Self.fieldsMax)
         var made: OpaquePointer?

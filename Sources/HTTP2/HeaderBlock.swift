@@ -188,10 +188,9 @@ package struct HeaderBlock {
                 return
             }
         }
-        fields.append(name)
-        fields.append(": ")
-        fields.append(value)
-        fields.append("\r\n")
+        var writer = ByteWriter(fields)
+        writer.append(field: name, value)
+        fields.commit(writer)
     }
 
     // MARK: As HTTP/1.1

@@ -45,6 +45,22 @@ package struct ChunkDecoder: Sendable {
     /// Whether the last chunk and its trailers have been read.
     package var isDone: Bool { state == .done }
 
+    /// Bytes of the present chunk that are still to come.
+    package var announced: Int64 { state == .data ? remaining : 0 }
+
+    /// What is wrong with what has come of a body from `start` on; nil when nothing is so far.
+    package static func problem(in bytes: Span<UInt8>, from start: Int) -> StaticString? {
+        var decoder = ChunkDecoder()
+        var offset = start
+        while true {
+            switch decoder.next(bytes, &offset) {
+            case .data, .trailer: continue
+            case .end, .needMore: return nil
+            case .invalid(let problem): return problem
+            }
+        }
+    }
+
     /// Goes on at `offset`, and moves it behind what the event covers.
     package mutating func next(_ bytes: Span<UInt8>, _ offset: inout Int) -> ChunkEvent {
         while offset < bytes.count {
@@ -166,8 +182,10 @@ package struct ChunkDecoder: Sendable {
             trailerFields += 1
             guard trailerFields <= Self.trailerFieldsMax else { return .invalid("too many trailer fields") }
             offset = next
-            if slice.id.isForbiddenInTrailers || slice.id.isHopByHop { return self.next(bytes, &offset) }
-            return .trailer(slice)
+            let isForbidden =
+                slice.id.isForbiddenInTrailers || slice.id.isHopByHop
+                || slice.id == .other && FieldText.isForbiddenInTrailers(bytes.extracting(slice.name))
+            return isForbidden ? self.next(bytes, &offset) : .trailer(slice)
         }
     }
 }

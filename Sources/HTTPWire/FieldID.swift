@@ -23,11 +23,22 @@ package enum FieldID: UInt8, Sendable {
         }
     }
 
+    /// The name as HTTP/2 has it, of those that answers often have.
+    package var lowercaseName: StaticString? {
+        switch self {
+        case .contentType: return "content-type"
+        case .date: return "date"
+        case .server: return "server"
+        case .setCookie: return "set-cookie"
+        default: return nil
+        }
+    }
+
     /// Fields that may not stand in a trailer section: framing, routing, authentication and what controls
-    /// processing (RFC 9110 section 6.5.1).
+    /// processing (RFC 9110 section 6.5.1). `FieldText` knows the rest of them.
     package var isForbiddenInTrailers: Bool {
         switch self {
-        case .other, .date, .server, .tracestate: return false
+        case .other, .server, .tracestate: return false
         default: return true
         }
     }

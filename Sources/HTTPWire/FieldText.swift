@@ -22,6 +22,24 @@ package enum FieldText {
         return FieldID.identify(name, 0, name.count, hasUnderscore: hasUnderscore)
     }
 
+    /// Whether a field that has no identity here may still not stand in a trailer section (RFC 9110 section
+    /// 6.5.1): whoever sees it would have acted on it before, or takes it for what the head said.
+    static func isForbiddenInTrailers(_ name: Span<UInt8>) -> Bool {
+        name.equalsIgnoringCase("cookie") || name.equalsIgnoringCase("range")
+            || name.equalsIgnoringCase("age") || name.equalsIgnoringCase("vary")
+            || name.equalsIgnoringCase("pragma") || name.equalsIgnoringCase("expires")
+            || name.equalsIgnoringCase("warning") || name.equalsIgnoringCase("location")
+            || name.equalsIgnoringCase("retry-after") || name.equalsIgnoringCase("cache-control")
+            || hasPrefix(name, "content-") || hasPrefix(name, "if-") || hasPrefix(name, "accept-")
+            || hasPrefix(name, "ratelimit") || hasPrefix(name, "x-ratelimit")
+            || hasPrefix(name, "x-forwarded-") || hasPrefix(name, "x-http-method")
+    }
+
+    private static func hasPrefix(_ name: Span<UInt8>, _ prefix: StaticString) -> Bool {
+        let count = prefix.utf8CodeUnitCount
+        return name.count >= count && name.extracting(first: count).equalsIgnoringCase(prefix)
+    }
+
     /// No control characters but tabs, no blank at either end (RFC 9113 section 8.2.1).
     package static func isValue(_ value: Span<UInt8>) -> Bool {
         guard !value.isEmpty else { return true }
@@ -44,6 +62,13 @@ package enum FieldLines {
             return nil
         }
         offset = next
+        return slice
+    }
+
+    /// The same for lines that this process has written as `name: value`: only their ends are looked for.
+    package static func next(written bytes: Span<UInt8>, _ offset: inout Int) -> FieldSlice? {
+        guard let slice = FieldSection.written(bytes, offset) else { return nil }
+        offset = slice.value.upperBound &+ 2
         return slice
     }
 }

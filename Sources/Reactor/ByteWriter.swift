@@ -41,11 +41,33 @@ public struct ByteWriter {
         }
     }
 
+    // Inlined, a short constant is a few stores; heads are made of dozens of them.
     @inlinable
+    @inline(__always)
     public mutating func append(_ text: StaticString) {
         let n = text.utf8CodeUnitCount
         guard n > 0, let place = unsafe room(n) else { return }
         unsafe place.update(from: text.utf8Start, count: n)
+    }
+
+    /// Appends a field line: `name: value` and its CRLF.
+    @inlinable
+    public mutating func append(field name: Span<UInt8>, _ value: Span<UInt8>) {
+        guard let place = unsafe room(name.count &+ value.count &+ 4) else { return }
+        let line = UnsafeMutableRawPointer(place)
+        unsafe name.withUnsafeBytes { source in
+            if let from = source.baseAddress {
+                unsafe line.copyMemory(from: from, byteCount: source.count)
+            }
+        }
+        let rest = unsafe line + name.count
+        unsafe rest.storeBytes(of: UInt16(0x203A).littleEndian, as: UInt16.self)
+        unsafe value.withUnsafeBytes { source in
+            if let from = source.baseAddress {
+                unsafe (rest + 2).copyMemory(from: from, byteCount: source.count)
+            }
+        }
+        unsafe (rest + 2 + value.count).storeBytes(of: UInt16(0x0A0D).littleEndian, as: UInt16.self)
     }
 
     @inlinable

@@ -64,6 +64,24 @@ struct ReactorTests {
         #expect(!exact.overflowed && exact.count == 8)
     }
 
+    @Test("a field line is written whole or not at all", arguments: 0...20)
+    func fieldLines(_ capacity: Int) {
+        var block = Block.allocate(capacity: 32)
+        defer { block.deallocate() }
+        for _ in 0..<32 - capacity { block.append(byte: 0x2E) }
+        let (name, value) = (Array("Accept".utf8), Array("text/*".utf8))
+        var writer = ByteWriter(block)
+        writer.append(field: name.span, value.span)
+        #expect(writer.overflowed == (capacity < 16))
+        block.commit(writer)
+        let text = block.readable.extracting(last: writer.count)
+        let written = text.equals(capacity < 16 ? "" : "Accept: text/*\r\n")
+        #expect(written)
+        var empty = ByteWriter(block)
+        empty.append(field: name.span.extracting(0..<0), value.span.extracting(0..<0))
+        #expect(empty.overflowed == (block.freeCount < 4))
+    }
+
     @Test(
         "addresses are read and written alike",
         arguments: ["127.0.0.1:80", "[::1]:8443", "[2001:db8::5]:1", "255.255.255.255:65535"])

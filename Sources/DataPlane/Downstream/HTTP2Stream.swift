@@ -38,6 +38,8 @@ struct StreamState {
     var hasEnded = false
     /// Whether the stream is over for the engine.
     var isClosed = false
+    /// Whether the engine waits to hear that there is more to send.
+    var isDeferred = false
     /// Whether it already waits in `streamsSent`.
     var isNoted = false
     /// Whether its answer is out, and only the caller's side is still open.
@@ -79,7 +81,7 @@ extension Worker {
         metrics.add(.streamsOpened)
         state.value.openStreams += 1
         link(slot, to: connection)
-        session.setTag(Token(.downstream, slot.reference).rawValue, ofStream: number)
+        session.setTag(tag(of: slot), ofStream: number)
         streamCountChanged(connection)
         resumeLater(slot)
     }
@@ -182,16 +184,33 @@ extension Worker {
         guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
             !connection.value.isDead
         else { return }
+        guard takeAnswer(slot, block, range, connection.value.multiplex.session) else { return }
+        if slot.value.stream.isDeferred {
+            slot.value.stream.isDeferred = false
+            connection.value.multiplex.session.resume(slot.value.stream.number)
+        }
+        markForFrames(connection)
+        afterOutput(slot)
+    }
+
+    /// Takes a part of the answer whose frames are sent with what follows: a part of this caller's is open.
+    func queueAnswer(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
+        guard !slot.value.isDead else { return }
+        _ = takeAnswer(slot, block, range, connectionSession(slot))
+    }
+
+    /// False when the stream has been ended, because this is no part of an answer.
+    private func takeAnswer(
+        _ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>, _ session: HTTP2Session
+    ) -> Bool {
+        if range.isEmpty { return true }
         let wasEmpty = slot.value.output.isEmpty
         metrics.add(.bytesToDownstream, UInt64(range.count))
         var start = range.lowerBound
         while start < range.upperBound, slot.value.stream.answer != .ended {
-            guard
-                let taken = translate(
-                    slot, block.part(start..<range.upperBound), connection.value.multiplex.session)
-            else {
+            guard let taken = translate(slot, block.part(start..<range.upperBound), session) else {
                 abandonStream(slot, .upstreamNonsense, isClosed: false)
-                return
+                return false
             }
             start += taken
         }
@@ -202,9 +221,22 @@ extension Worker {
                 slot.value.stallBytes = 0
             }
         }
-        connection.value.multiplex.session.resume(slot.value.stream.number)
-        markForFrames(connection)
-        afterOutput(slot)
+        return true
+    }
+
+    /// What the engine knows a stream by.
+    func tag(of slot: Slot<Downstream>) -> UInt64 { Token(.downstream, slot.reference).rawValue }
+
+    /// Notes how the body of an answer will come from the exchange.
+    func expectBody(_ slot: Slot<Downstream>, _ framing: ResponseFraming) -> StreamState.Answer {
+        switch framing {
+        case .none, .length(0): slot.value.stream.answer = .ended
+        case .length(let count):
+            slot.value.stream.answer = .counted
+            slot.value.stream.answerRemaining = count
+        case .chunked, .untilClose: slot.value.stream.answer = .chunks
+        }
+        return slot.value.stream.answer
     }
 
     /// Takes what comes next of an answer.
@@ -233,21 +265,8 @@ extension Worker {
                 into: &framedHead.value)
         else { return nil }
         var status = framedHead.value.status
-        var hasBody = false
-        switch framedHead.value.framing {
-        case .none: slot.value.stream.answer = .ended
-        case .length(0): slot.value.stream.answer = .ended
-        case .length(let count):
-            slot.value.stream.answer = .counted
-            slot.value.stream.answerRemaining = count
-            hasBody = true
-        case .chunked:
-            slot.value.stream.answer = .chunks
-            hasBody = true
-        case .untilClose:
-            slot.value.stream.answer = .raw
-            hasBody = true
-        }
+        var hasBody = expectBody(slot, framedHead.value.framing) != .ended
+        if framedHead.value.framing == .untilClose { slot.value.stream.answer = .raw }
         if status == 101 {
             // RFC 8441 section 5: a tunnel over HTTP/2 opens with 200.
             status = 200
@@ -257,7 +276,7 @@ extension Worker {
             slot.value.stream.answer = .head
         }
         http2.submitResponse(
-            session, stream: slot.value.stream.number, text, framedHead, status: status,
+            session, stream: slot.value.stream.number, tag: tag(of: slot), text, framedHead, status: status,
             hasBody: hasBody)
         return count
     }

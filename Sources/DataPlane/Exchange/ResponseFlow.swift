@@ -31,7 +31,7 @@ extension Worker {
                 upstreamFailed(exchange, connection, .upstreamNonsense)
                 return
             case .complete(let count):
-                guard takeResponseHead(exchange, connection, block) else { return }
+                guard takeResponseHead(exchange, connection, slot, block, count) else { return }
                 answer.value.consume(count)
             }
         }
@@ -47,7 +47,8 @@ extension Worker {
 
     /// - Returns: whether to go on reading.
     private func takeResponseHead(
-        _ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>, _ block: Block
+        _ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>, _ slot: Slot<Downstream>,
+        _ block: Block, _ headCount: Int
     ) -> Bool {
         let status = responseHead.value.status
         if status == 101 { return openTunnel(exchange, connection, block) }
@@ -65,8 +66,14 @@ extension Worker {
             return true
         }
         // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).
-        if status < 300, let slot = downstreams.lookup(exchange.value.downstream),
-            slot.value.kind == .stream, slot.value.stream.requestBody == .tunnel
+        let isStream = slot.value.kind == .stream
+        if status < 300, isStream, slot.value.stream.requestBody == .tunnel {
+            upstreamFailed(exchange, connection, .upstreamNonsense)
+            return false
+        }
+        // Known to be nonsense before the caller has been told of an answer.
+        if responseHead.value.framing == .chunked,
+            ChunkDecoder.problem(in: block.readable, from: headCount) != nil
         {
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false
@@ -76,7 +83,8 @@ extension Worker {
             state.value.nowMicroseconds &- exchange.value.upstreamStartMicroseconds
         noteSuccess(connection)
         if !exchange.value.requestIsSent { exchange.value.keepsAlive = false }
-        guard serialiseResponse(exchange, block) else {
+        guard isStream ? submitResponse(exchange, block, to: slot) : serialiseResponse(exchange, block) else {
+            if exchange.value.isDead { return false }
             exchange.value.status = 0
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false
@@ -171,7 +179,9 @@ extension Worker {
 
     /// Passes body bytes on: small ones behind the head in one record, large ones without a copy.
     private func emit(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
-        if range.count >= 16_384, slot.value.session.isOpen {
+        if slot.value.kind == .stream {
+            queueAnswer(slot, block, range)
+        } else if range.count >= 16_384, slot.value.session.isOpen {
             emitDirectly(slot, block, range)
         } else {
             toDownstream.value.append(block.span(range))

@@ -1,3 +1,4 @@
+import HTTP2
 import HTTPWire
 import Keys
 import Limits
@@ -32,6 +33,50 @@ extension Worker {
         if writer.overflowed { return false }
         toDownstream.value.commit(writer)
         return true
+    }
+
+    /// The same for a stream of HTTP/2, whose fields go to the engine without a way through text.
+    ///
+    /// - Returns: whether the stream is still there.
+    func submitResponse(_ exchange: Slot<Exchange>, _ bytes: Block, to slot: Slot<Downstream>) -> Bool {
+        // Interim answers have been written as text, and go first.
+        if toDownstream.value.count > downstreamParts.value.start { emitDirectly(slot, .none, 0..<0) }
+        guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
+            !connection.value.isDead
+        else { return false }
+        http2.beginResponse(status: responseHead.value.status)
+        for index in 0..<responseHead.value.fieldCount where passesOn(index, bytes) {
+            http2.add(bytes, responseHead.value.fields[index])
+        }
+        if !responseHead.value.hasDate {
+            let line = state.value.dateLine
+            http2.add("date", line, 6..<line.count - 2)
+        }
+        http2.add("via", responseHead.value.minorVersion == 0 ? "1.0 gateway" : "1.1 gateway")
+        http2.add("x-request-id", exchange.value.head, exchange.value.requestID, isFleeting: true)
+        let start = toDownstream.value.count
+        if exchange.value.hasDecision, let key = keys.occupant(at: Int(exchange.value.key)) {
+            addRateLimit(exchange.value.decision, at: exchange.value.decisionMicroseconds, key)
+        }
+        addLength()
+        exchange.value.sendsChunks = expectBody(slot, responseHead.value.framing) == .chunks
+        let sent = http2.submitResponse(
+            connection.value.multiplex.session, stream: slot.value.stream.number, tag: tag(of: slot),
+            hasBody: slot.value.stream.answer != .ended)
+        metrics.add(.bytesToDownstream, UInt64(sent))
+        toDownstream.value.truncate(to: start)
+        return true
+    }
+
+    private func addLength() {
+        // A gRPC answer without messages is its trailers alone, of which a length is no part.
+        guard !responseHead.value.isGRPC else { return }
+        switch responseHead.value.framing {
+        case .length(let count): http2.add("content-length", decimal: count)
+        case .none where responseHead.value.contentLength >= 0 && responseHead.value.status != 204:
+            http2.add("content-length", decimal: responseHead.value.contentLength)
+        default: break
+        }
     }
 
     /// The head that opens a tunnel.
@@ -80,20 +125,22 @@ extension Worker {
     }
 
     private func writeResponseFields(_ bytes: Block, into writer: inout ByteWriter) {
-        let hasNominations = responseHead.value.hasNominations
-        for index in 0..<responseHead.value.fieldCount {
+        for index in 0..<responseHead.value.fieldCount where passesOn(index, bytes) {
             let field = responseHead.value.fields[index]
-            switch field.id {
-            case .other: break
-            case .contentLength, .xRequestID, .gatewayIdentity: continue
-            default: if field.id.isHopByHop { continue }
-            }
-            if hasNominations, responseHead.value.isNominated(index, in: bytes.readable) { continue }
-            writer.append(bytes.span(field.name))
-            writer.append(": ")
-            writer.append(bytes.span(field.value))
-            writer.append("\r\n")
+            writer.append(field: bytes.span(field.name), bytes.span(field.value))
         }
+    }
+
+    /// Whether a field of the upstream's answer is the caller's too.
+    private func passesOn(_ index: Int, _ bytes: Block) -> Bool {
+        let id = responseHead.value.fields[index].id
+        switch id {
+        case .other: break
+        case .contentLength, .xRequestID, .gatewayIdentity: return false
+        default: if id.isHopByHop { return false }
+        }
+        return !responseHead.value.hasNominations
+            || !responseHead.value.isNominated(index, in: bytes.readable)
     }
 
     /// Decides how the caller learns where the body ends.

@@ -1,3 +1,4 @@
+import HTTP2
 import HTTPWire
 import Keys
 import Limits
@@ -42,20 +43,50 @@ extension Worker {
         _ decision: Decision, at decidedMicroseconds: Int64, retryAfter: Int64?,
         _ key: Slot<ActiveKey>, into writer: inout ByteWriter
     ) {
-        let policy = key.value.policy
-        writer.append(policy.policyLine.readable)
+        let line = key.value.policy.policyLine
+        writer.append(line.readable)
         writer.append("RateLimit: ")
+        writeRemaining(decision, at: decidedMicroseconds, retryAfter: retryAfter, key, into: &writer)
+        writer.append("\r\n")
+        writeLegacy(decision, at: decidedMicroseconds, retryAfter: retryAfter, key, into: &writer)
+    }
+
+    /// The same for the answer that is being put together for a stream of HTTP/2.
+    func addRateLimit(_ decision: Decision, at decidedMicroseconds: Int64, _ key: Slot<ActiveKey>) {
+        http2.add("ratelimit-policy", key.value.policy.policyLine, key.value.policy.valueRange)
+        var start = toDownstream.value.count
+        var writer = ByteWriter(toDownstream.value)
+        writeRemaining(decision, at: decidedMicroseconds, retryAfter: nil, key, into: &writer)
+        toDownstream.value.commit(writer)
+        http2.add("ratelimit", toDownstream.value, start..<toDownstream.value.count, isFleeting: true)
+        guard key.value.policy.legacyLine.count > 0 else { return }
+        start = toDownstream.value.count
+        writer = ByteWriter(toDownstream.value)
+        writeLegacy(decision, at: decidedMicroseconds, retryAfter: nil, key, into: &writer)
+        toDownstream.value.commit(writer)
+        http2.add(lines: toDownstream.value.part(start..<toDownstream.value.count))
+    }
+
+    private func writeRemaining(
+        _ decision: Decision, at decidedMicroseconds: Int64, retryAfter: Int64?,
+        _ key: Slot<ActiveKey>, into writer: inout ByteWriter
+    ) {
         for index in 0..<decision.count {
             if index > 0 { writer.append(", ") }
-            writer.append(policy.names[index].readable)
+            writer.append(key.value.policy.names[index].readable)
             writer.append(decimal: decision.remaining[index])
             writer.append(";t=")
-            writer.append(
-                decimal: seconds(decision, index, decidedMicroseconds, retryAfter, key))
+            writer.append(decimal: seconds(decision, index, decidedMicroseconds, retryAfter, key))
         }
-        writer.append("\r\n")
-        guard policy.legacyLine.count > 0 else { return }
-        writer.append(policy.legacyLine.readable)
+    }
+
+    private func writeLegacy(
+        _ decision: Decision, at decidedMicroseconds: Int64, retryAfter: Int64?,
+        _ key: Slot<ActiveKey>, into writer: inout ByteWriter
+    ) {
+        let line = key.value.policy.legacyLine
+        guard line.count > 0 else { return }
+        writer.append(line.readable)
         writer.append("X-RateLimit-Remaining: ")
         writer.append(decimal: decision.remaining[0])
         writer.append("\r\nX-RateLimit-Reset: ")

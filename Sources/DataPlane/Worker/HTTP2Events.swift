@@ -141,8 +141,10 @@ extension Worker: HTTP2Owner {
             let isEnd =
                 slot.value.stream.answer == .ended
                 || slot.value.stream.answer == .raw && slot.value.isFinishing
+            let count = slot.value.output.count
+            slot.value.stream.isDeferred = count == 0 && !isEnd
             return HTTP2BodyState(
-                count: slot.value.output.count, isEnd: isEnd,
+                count: count, isEnd: isEnd,
                 hasTrailers: !slot.value.stream.trailers.isEmpty)
         }
         if let slot = upstreamStream(tag) {

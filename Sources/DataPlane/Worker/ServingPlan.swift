@@ -44,6 +44,8 @@ struct RoutePlan {
 struct PolicyText {
     /// `RateLimit-Policy: …` with its line end.
     var policyLine = Block.none
+    /// Where the value stands in it, behind 18 bytes of name.
+    var valueRange: Range<Int> { 18..<policyLine.count - 2 }
     /// `"name";r=` for each window.
     var names = InlineArray<4, Block>(repeating: .none)
     /// `X-RateLimit-Limit: …` with its line end; empty unless the legacy fields are on.

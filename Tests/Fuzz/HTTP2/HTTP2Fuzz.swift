@@ -31,7 +31,8 @@ final class Caller: HTTP2Owner {
     }
 
     private func answer(_ session: HTTP2Session, _ stream: Int32) {
-        engine.submitResponse(session, stream: stream, answered, head, status: 200, hasBody: true)
+        engine.submitResponse(
+            session, stream: stream, tag: UInt64(stream), answered, head, status: 200, hasBody: true)
     }
 
     private func checkRequest(_ endsStream: Bool) {
