@@ -38,11 +38,16 @@ struct FieldFacts {
             head.authorizationCount += 1
             head.authorization = slice.value
         case .expect:
-            // RFC 9110 section 10.1.1: 100-continue is the only expectation there is.
-            guard bytes.isToken(slice.value, 12, 0x3130_302D_636F_6E74, 0x696E_7565) else {
-                return Refusal(417, "an expectation other than 100-continue")
+            // RFC 9110 section 10.1.1: 100-continue is the only expectation there is, in a list of them.
+            var index = slice.value.lowerBound
+            while index < slice.value.upperBound {
+                let item = ConnectionOptions.nextItem(&index, slice.value.upperBound, bytes)
+                if item.isEmpty { continue }
+                guard bytes.isToken(item, 12, 0x3130_302D_636F_6E74, 0x696E_7565) else {
+                    return Refusal(417, "an expectation other than 100-continue")
+                }
+                expectsContinue = true
             }
-            expectsContinue = true
         case .maxForwards where head.method == .options || head.method == .trace:
             guard head.maxForwards < 0, let count = FieldSection.contentLength(bytes, slice.value) else {
                 return Refusal(400, "malformed Max-Forwards")

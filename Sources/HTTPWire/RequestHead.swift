@@ -165,7 +165,8 @@ package struct RequestHead: ~Copyable {
 
     package init() {}
 
-    mutating func reset() {
+    /// Forgets the request before.
+    package mutating func reset() {
         method = .other
         fieldCount = 0
         body = .none

@@ -59,12 +59,30 @@ struct BadInputTests {
         let gateway = try Gateway(Setup(upstream))
         let client = try gateway.connect()
         try client.send(
-            Gateway.request(method: "POST", fields: "Transfer-Encoding: chunked\r\n") + "3\r\nabcX\r\n")
+            Gateway.request(method: "POST", fields: "Transfer-Encoding: chunked\r\n") + "3\r\nabc")
+        _ = try upstream.latest()
+        try client.send("X\r\n")
         #expect(try client.response(to: "POST").status == 400)
         #expect(client.isClosedByGateway())
         upstream.play(Upstream.answer("fresh"))
         #expect(try gateway.call().text == "fresh")
         #expect(upstream.connectionCount == 2)
+    }
+
+    @Test(
+        "a bad chunk that comes with its head costs no call and no permit",
+        arguments: ["3\r\nabcX\r\n", "-1\r\n", "3\r\nabc\r\n0\r\nX : y\r\n\r\n"])
+    func badChunkAtOnce(_ body: String) throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(Setup(upstream))
+        let client = try gateway.connect()
+        try client.send(Gateway.request(method: "POST", fields: "Transfer-Encoding: chunked\r\n") + body)
+        let refusal = try client.response(to: "POST")
+        #expect(refusal.status == 400)
+        #expect(refusal["RateLimit"] == nil)
+        #expect(client.isClosedByGateway())
+        #expect(try gateway.call().status == 200)
+        #expect(upstream.requests.count == 1)
     }
 
     @Test("heads and targets over their limits get 431 and 414")

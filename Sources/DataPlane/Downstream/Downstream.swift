@@ -44,6 +44,8 @@ struct Downstream: ~Copyable {
     var transport = Transport.greeting
     var request = Request.head
     var interest = Interest.read
+    /// Empty lines before the request that is awaited.
+    var emptyLines: UInt8 = 0
     /// The port that only refuses.
     var isPlaintextPort: Bool
     /// Whether it counts as a handshake under way.

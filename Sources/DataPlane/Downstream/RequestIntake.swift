@@ -44,6 +44,13 @@ extension Worker {
         // Empty lines before a request are none yet (RFC 9112 section 2.2): the connection stays idle.
         while plain.value.count >= 2, plain.value.readable[0] == 0x0D, plain.value.readable[1] == 0x0A {
             plain.value.consume(2)
+            slot.value.emptyLines += 1
+            guard slot.value.emptyLines <= HardLimits.emptyLines else {
+                requestHead.value.reset()
+                makeRequestID(slot, trusting: false)
+                refuseMalformed(slot, 400, "too many empty lines before a request")
+                return false
+            }
         }
         guard !plain.value.isEmpty else { return false }
         let block = plain.value
@@ -136,6 +143,7 @@ extension Worker {
     /// The connection is between two requests.
     func awaitNextRequest(_ slot: Slot<Downstream>) {
         slot.value.request = .head
+        slot.value.emptyLines = 0
         slot.value.resolvedKey = Downstream.unresolved
         slot.value.phaseStartMicroseconds = 0
         slot.value.phaseBytes = 0

@@ -84,11 +84,7 @@ extension Worker {
             switch exchange.value.requestChunks.next(block.readable, &offset) {
             case .data(let range):
                 exchange.value.requestBodyBytes += Int64(range.count)
-                guard exchange.value.requestBodyBytes <= exchange.value.requestBodyLimit else {
-                    plain.value.consume(offset)
-                    failExchange(exchange, .tooLarge)
-                    return
-                }
+                guard staysWithinLimit(exchange, offset) else { return }
                 Self.appendChunk(block.span(range), to: &toUpstream.value)
             case .trailer(let field):
                 if exchange.value.dropsRequestTrailers { continue }
@@ -101,7 +97,7 @@ extension Worker {
                 requestIsSent(exchange)
                 return
             case .needMore:
-                plain.value.consume(offset)
+                if staysWithinLimit(exchange, offset) { plain.value.consume(offset) }
                 return
             case .invalid:
                 plain.value.clear()
@@ -110,6 +106,15 @@ extension Worker {
             }
         }
         plain.value.consume(offset)
+    }
+
+    /// Refuses a body that is too large as soon as the size of a chunk says so.
+    private func staysWithinLimit(_ exchange: Slot<Exchange>, _ offset: Int) -> Bool {
+        let known = exchange.value.requestBodyBytes &+ exchange.value.requestChunks.announced
+        if known <= exchange.value.requestBodyLimit { return true }
+        plain.value.consume(offset)
+        failExchange(exchange, .tooLarge)
+        return false
     }
 
     static func appendChunk(_ bytes: Span<UInt8>, to block: inout Block) {

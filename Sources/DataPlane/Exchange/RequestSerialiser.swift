@@ -98,14 +98,15 @@ extension Worker {
     private func writeFields(
         _ bytes: Block, _ route: RoutePlan, isTrusted: Bool, into writer: inout ByteWriter
     ) {
-        let expects = requestHead.value.expectsContinue && requestHead.value.minorVersion == 1
+        // Once, however often it was said, and also where `Connection` names it: who waits for a 100 would
+        // wait for ever.
+        if requestHead.value.expectsContinue { writer.append("Expect: 100-continue\r\n") }
         let hasNominations = requestHead.value.hasNominations
         for index in 0..<requestHead.value.fieldCount {
             let field = requestHead.value.fields[index]
             switch field.id {
             case .other, .contentType, .via, .date, .server, .wwwAuthenticate, .setCookie: break
             case .authorization: if !route.forwardsAuthorization { continue }
-            case .expect: if !expects { continue }
             case .maxForwards:
                 // RFC 9110 section 7.6.2: one hop less; to other methods it means nothing.
                 if requestHead.value.maxForwards >= 0 {
@@ -117,15 +118,12 @@ extension Worker {
             case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost:
                 if !isTrusted { continue }
             case .host, .contentLength, .xForwardedFor, .xRequestID, .traceparent, .tracestate,
-                .gatewayIdentity, .underscoredAlias:
+                .expect, .gatewayIdentity, .underscoredAlias:
                 continue
             default: continue
             }
             if hasNominations, requestHead.value.isNominated(index, in: bytes.readable) { continue }
-            writer.append(bytes.span(field.name))
-            writer.append(": ")
-            writer.append(bytes.span(field.value))
-            writer.append("\r\n")
+            writer.append(field: bytes.span(field.name), bytes.span(field.value))
         }
     }
 

@@ -24,6 +24,13 @@ extension Worker {
         cancelTimer(slot)
         makeRequestID(slot, trusting: true)
         slot.value.arrivedMicroseconds = state.value.nowMicroseconds
+        // What is wrong already need not reach an upstream, nor cost a permit.
+        if requestHead.value.body == .chunked, slot.value.kind == .http1,
+            let problem = ChunkDecoder.problem(in: plain.value.readable, from: headCount)
+        {
+            refuseMalformed(slot, 400, problem)
+            return false
+        }
         if rows.strictHost, !coversHost(slot) {
             return refuse(slot, .misdirected, headCount: headCount)
         }

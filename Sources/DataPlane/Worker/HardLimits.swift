@@ -9,6 +9,8 @@ enum HardLimits {
     static let plaintextBytes = 163_840
     /// Longest target that `limits.target` allows: room for it is made once.
     static let targetBytes = 32_768
+    /// Empty lines before a request: old clients send one behind a body (RFC 9112 section 2.2).
+    static let emptyLines: UInt8 = 32
     /// Bytes that wait for an exchange before reading from its caller pauses.
     static let stashBytes = 16_384
     /// What a worker may have produced for one caller in one turn: a response head and a burst of body.
