@@ -70,6 +70,8 @@ package struct ScriptModel {
     }
 
     private var windows: [String: WindowState] = [:]
+    /// Leases that were written down in full because nobody reported what was spent of them.
+    package private(set) var abandoned: [(holder: String, call: Int64, permits: Int64, end: Int64)] = []
 
     package init() {}
 
@@ -147,7 +149,7 @@ package struct ScriptModel {
     }
 
     /// - Returns: whether the call is older than the lease that its caller has.
-    private func settle(
+    private mutating func settle(
         _ window: inout WindowState, _ item: Item, _ call: Call, _ now: Int64, _ low: Int64, _ horizon: Int64
     ) -> Bool {
         var due: [(at: Int64, permits: Int64)] = []
@@ -159,10 +161,12 @@ package struct ScriptModel {
                     due += item.report
                 } else if held.call < item.granted {
                     due.append((held.end, held.permits))
+                    abandoned.append((holder, held.call, held.permits, held.end))
                 }
                 window.held[holder] = nil
             } else if !isOwn, held.end + TakeScript.graceMicroseconds < low {
                 due.append((held.end, held.permits))
+                abandoned.append((holder, held.call, held.permits, held.end))
                 window.held[holder] = nil
             } else {
                 isLate = isLate || isOwn
