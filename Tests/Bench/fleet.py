@@ -1,8 +1,12 @@
 #!/usr/bin/env python3
-"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [exactness|outages|revocation|cost|flood]...
+"""Measures what several gateways on one Redis promise: Tests/Bench/fleet [--quick] [SECTION]...
+
+Prints the figures of each measurement as they come, and at the end what was promised beside what was seen; the exit
+status is 1 when a promise was broken. The sections, all when none is named:
 
 exactness   what three gateways let in under a storm, without faults and with them, beside the limit
 outages     the same while Redis is away, one gateway is cut off from it, or it comes back empty, beside the bound
+failover    the same while sentinels replace the master: killed, stopped, or as planned, again and again
 revocation  time from `HSET … status revoked` by another program to the last call let in, on three gateways
 cost        Redis commands and CPU per call for 1, 100 and 10,000 accounts, beside one command a call; in a cluster
 flood       1,000,000 well-formed unknown keys at full speed: commands on Redis, and what good keys notice
@@ -19,8 +23,10 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 
 from bench import free_port
+from fleet_faults import exactness, failover, outages
 from fleet_lab import Bench, Caller, Relay, generated_key, percentiles
 
 
@@ -41,152 +47,6 @@ class Watcher:
                 self.last.value = time.monotonic()
             self.status.value = status
             time.sleep(pause)
-
-
-def hammer(gateways, index, key, outcomes, state):
-    """Calls, reconnecting as often as need be; writes down when each call began, when it ended, and how."""
-    while not state["over"]:
-        try:
-            caller = Caller(gateways[index].port, key)
-            while not state["over"]:
-                start = time.monotonic()
-                status = caller.call()
-                outcomes.append((start, time.monotonic(), status))
-                if random.random() < 0.2:
-                    time.sleep(random.random() * 0.005)
-        except OSError:
-            time.sleep(0.01)
-
-
-def worst(outcomes, window):
-    """Most calls that were surely let in within one window: begun and answered in it."""
-    admitted = sorted(outcome for outcome in outcomes if outcome[2] == 200)
-    most = 0
-    for index, (start, _, _) in enumerate(admitted):
-        count = 0
-        for later in admitted[index:]:
-            if later[0] > start + window:
-                break
-            count += later[1] <= start + window
-        most = max(most, count)
-    return most
-
-
-def disturb(bench, redis, gateways, relay, stopping):
-    """One fault after the other."""
-    pause = threading.Event()
-    while not stopping["over"]:
-        pause.wait(0.4)
-        victim = random.randrange(3)
-        match random.randrange(8):
-            case 0:
-                gateways[victim].process.send_signal(signal.SIGSTOP)
-                pause.wait(0.5)
-                gateways[victim].process.send_signal(signal.SIGCONT)
-            case 1:
-                gateways[victim].process.kill()
-                gateways[victim].process.wait()
-                gateways[victim] = bench.start(relay.port, extra=", failed_authentications: off", outage="closed")
-            case 2:
-                redis.command("SCRIPT", "FLUSH")
-            case 3:
-                redis.command("CLIENT", "KILL", "TYPE", "pubsub")
-            case 4:
-                redis.process.send_signal(signal.SIGSTOP)
-                pause.wait(0.35)
-                redis.process.send_signal(signal.SIGCONT)
-            case 5:
-                relay.cut()
-            case 6:
-                redis.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-            case 7:
-                redis.set_clock(random.choice([-3_600_000, -7_000, -300, 0, 200, 5_000, 3_600_000]) * 1_000)
-
-
-def exactness(bench, limit, window, seconds, faults):
-    redis = bench.redis(settable=True)
-    key = "sk_live_exact"
-    redis.store(key, tier="bench", account="exact", limits=f"{limit}/{window}s")
-    redis.stream.flush()
-    redis.reply()
-    relay = Relay(redis.port)
-    gateways = [bench.start(relay.port, extra=", failed_authentications: off", outage="closed") for _ in range(3)]
-    outcomes, state = [], {"over": False}
-    threads = [threading.Thread(target=hammer, args=(gateways, index % 3, key, outcomes, state), daemon=True)
-               for index in range(9)]
-    for thread in threads:
-        thread.start()
-    start = time.monotonic()
-    disturber = threading.Thread(target=disturb, args=(bench, redis, gateways, relay, state), daemon=True)
-    if faults:
-        disturber.start()
-    while time.monotonic() < start + seconds:
-        time.sleep(0.1)
-    state["over"] = True
-    for thread in threads:
-        thread.join(10)
-    if faults:
-        disturber.join(10)
-    admitted = sum(outcome[2] == 200 for outcome in outcomes)
-    for gateway in gateways:
-        gateway.process.kill()
-    return {
-        "faults": faults, "limit": limit, "window_s": window, "decisions": len(outcomes), "admitted": admitted,
-        "worst_in_a_window": worst(outcomes, window), "ideal": limit * (1 + int(seconds / window)),
-        "statuses": sorted({outcome[2] for outcome in outcomes}),
-    }
-
-
-def outages(bench, outage, what, seconds):
-    """One limit of 600 in 3 s over three gateways; `what` happens again and again, and ends."""
-    limit, window = 600, 3
-    redis = bench.redis()
-    key = "sk_live_outage"
-
-    def store(server):
-        server.store(key, tier="bench", account="outage", limits=f"{limit}/{window}s")
-        server.stream.flush()
-        server.reply()
-
-    store(redis)
-    relays = [Relay(redis.port) for _ in range(3)]
-    gateways = [bench.start(relay.port, extra=", failed_authentications: off", outage=outage) for relay in relays]
-    # The share of each is known once all hearts have beaten twice.
-    time.sleep(2.5)
-    outcomes, state = [], {"over": False}
-    threads = [threading.Thread(target=hammer, args=(gateways, index % 3, key, outcomes, state), daemon=True)
-               for index in range(9)]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(random.uniform(1, 3))
-        if what == "away":
-            redis.process.send_signal(signal.SIGSTOP)
-            time.sleep(random.uniform(0.5, 2))
-            redis.process.send_signal(signal.SIGCONT)
-        elif what == "cut off":
-            relays[0].dead = True
-            relays[0].cut(everything=True)
-            time.sleep(random.uniform(0.5, 2))
-            relays[0].dead = False
-        else:
-            redis.process.kill()
-            redis.process.wait()
-            redis = bench.redis(port=redis.port)
-            store(redis)
-    state["over"] = True
-    for thread in threads:
-        thread.join(10)
-    admitted = sum(outcome[2] == 200 for outcome in outcomes)
-    for gateway in gateways:
-        gateway.process.kill()
-    bound = {"closed": {"lost": limit + limit * 2 // 3}.get(what, limit), "open": None,
-             "local": limit + limit // 3 if what == "cut off" else limit + limit * 2 // 3}[outage]
-    return {
-        "on_outage": outage, "redis": what, "limit": limit, "bound": bound,
-        "worst_in_a_window": worst(outcomes, window), "decisions": len(outcomes), "admitted": admitted,
-    }
 
 
 def revocation(bench, trials, silent):
@@ -371,42 +231,130 @@ def flood(bench, guessed_from_one_address, guesses):
     }
 
 
+class Report:
+    """Figures as they come, and at the end what was promised beside what was seen."""
+
+    def __init__(self):
+        self.start, self.rows = time.monotonic(), []
+
+    def add(self, what, figures, seen, promised, holds):
+        print(what, json.dumps(figures), flush=True)
+        self.rows.append((what, seen, promised, {True: "yes", False: "NO", None: ""}[holds]))
+
+    def end(self):
+        rows = [("what", "seen", "promised", "holds"), *self.rows]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        print()
+        for row in rows:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+        broken = sum(row[3] == "NO" for row in self.rows)
+        print(f"\n{len(self.rows)} measurements in {(time.monotonic() - self.start) / 60:.1f} minutes: "
+              + (f"{broken} promises broken" if broken else "every promise held"))
+        return 1 if broken else 0
+
+
+def measure_exactness(report, bench, options):
+    runs = [(300, 2, 9, False)] + [(limit, 2, 4 * options.seconds, True) for limit in (300, 1000)]
+    for limit, window, seconds, faults in runs:
+        found = exactness(bench, limit, window, seconds, faults)
+        report.add(
+            f"exactness, {limit} in {window} s, {'faults' if faults else 'no faults'}", found,
+            f"{found['worst_in_a_window']} in a window, {found['percent_of_ideal']} % of the ideal",
+            f"{limit}, 99 %", found["worst_in_a_window"] <= limit and found["percent_of_ideal"] >= 99)
+
+
+def measure_outages(report, bench, options):
+    for outage, what in (("closed", "away"), ("closed", "cut off"), ("closed", "lost"), ("local", "away"),
+                         ("local", "cut off"), ("local", "lost"), ("open", "away")):
+        found = outages(bench, outage, what, 2 * options.seconds)
+        bound = found["bound"]
+        report.add(
+            f"outages, {outage}, Redis {what}", found, f"{found['worst_in_a_window']} of {found['limit']} in a window",
+            "no bound" if bound is None else str(bound), None if bound is None else found["worst_in_a_window"] <= bound)
+
+
+def measure_failover(report, bench, options):
+    for outage in ("closed", "local"):
+        found = failover(bench, outage, ("killed", "stopped", "planned"), options.failovers)
+        report.add(
+            f"failover, {outage}, {3 * options.failovers} times", found,
+            f"{found['worst_in_a_window']} of {found['limit']} in a window", str(found["bound"]),
+            found["worst_in_a_window"] <= found["bound"])
+
+
+def measure_revocation(report, bench, options):
+    for trials, silent, most in ((options.trials, False, 1000), (options.silent_trials, True, 1300)):
+        found = revocation(bench, trials, silent)
+        report.add(
+            "revocation, tracking silent" if silent else "revocation", found,
+            f"p50 {found['p50_ms']} ms, p99 {found['p99_ms']} ms, max {found['max_ms']} ms", f"{most} ms",
+            found["max_ms"] <= most)
+
+
+def measure_cost(report, bench, options):
+    def add(what, found, most):
+        commands = found["commands_per_request"]
+        gateway = found.get("gateway_cpu_us_per_request")
+        report.add(
+            what, found, f"{commands} commands, Redis {found['redis_cpu_us_per_request']} us"
+            + (f", gateway {gateway} us" if gateway else "") + " a call",
+            "" if most is None else f"{most} commands", None if most is None else commands <= most)
+
+    for accounts in (1, 100, 10_000):
+        add(f"cost, {accounts} accounts", cost(bench, accounts, options.seconds, 1000), 0.05 if accounts == 1 else 1)
+        add(f"one command a call, {accounts} accounts",
+            one_command_a_call(bench, accounts, options.seconds, 1000), None)
+    add("cost, 1 account, cluster", cluster_cost(bench, options.seconds, 1000), 0.05)
+
+
+def measure_flood(report, bench, options):
+    for one in (True, False):
+        found = flood(bench, one, options.guesses)
+        # One worker's allowances: for addresses that have guessed, and for all keys that are new.
+        most = 50 if one else 10_000
+        report.add(
+            f"flood from {'one address' if one else 'many addresses'}", found,
+            f"{found['lookups_a_second']} look-ups a second, good p99 {found['good_p99_us_during'] / 1e3:.1f} ms "
+            f"(before {found['good_p99_us_before'] / 1e3:.1f})", f"{most} look-ups",
+            found["lookups_a_second"] <= most * 1.1 and found["good_errors"] == 0)
+
+
+SECTIONS = {
+    "exactness": measure_exactness, "outages": measure_outages, "failover": measure_failover,
+    "revocation": measure_revocation, "cost": measure_cost, "flood": measure_flood,
+}
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
+    parser.add_argument("--quick", action="store_true", help="a quarter of everything: about 4 minutes")
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--silent-trials", type=int, default=300)
     parser.add_argument("--guesses", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("what", nargs="*", default=["exactness", "outages", "revocation", "cost", "flood"])
+    parser.add_argument("--failovers", type=int, default=3, help="of each way and on_outage")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("what", nargs="*", choices=[*SECTIONS, []], metavar="section", help="all when none is named")
     options = parser.parse_args()
+    if options.quick:
+        options.trials, options.silent_trials, options.guesses = 250, 50, 250_000
+        options.failovers, options.seconds = 1, 4
     sys.setswitchinterval(0.0005)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    bench = Bench(options.folder, options.gateway)
+    bench, report = Bench(options.folder, options.gateway), Report()
     try:
-        if "exactness" in options.what:
-            print("exactness", json.dumps(exactness(bench, 300, 2, 9, False)), flush=True)
-            for limit in (300, 1000):
-                print("exactness", json.dumps(exactness(bench, limit, 2, 4 * options.seconds, True)), flush=True)
-        if "outages" in options.what:
-            for outage, what in (("closed", "away"), ("closed", "cut off"), ("closed", "lost"), ("local", "away"),
-                                 ("local", "cut off"), ("local", "lost"), ("open", "away")):
-                print("outages", json.dumps(outages(bench, outage, what, 2 * options.seconds)), flush=True)
-        if "revocation" in options.what:
-            print("revocation", json.dumps(revocation(bench, options.trials, False)), flush=True)
-            print("revocation, tracking silent", json.dumps(revocation(bench, options.silent_trials, True)), flush=True)
-        if "cost" in options.what:
-            for accounts in (1, 100, 10_000):
-                print("cost", json.dumps(cost(bench, accounts, options.seconds, 1000)), flush=True)
-                plain = one_command_a_call(bench, accounts, options.seconds, 1000)
-                print("one command a call", json.dumps(plain), flush=True)
-            print("cost", json.dumps(cluster_cost(bench, options.seconds, 1000)), flush=True)
-        if "flood" in options.what:
-            for one in (True, False):
-                print("flood", json.dumps(flood(bench, one, options.guesses)), flush=True)
+        for name, measure in SECTIONS.items():
+            if options.what and name not in options.what:
+                continue
+            try:
+                measure(report, bench, options)
+            except Exception as problem:
+                traceback.print_exc()
+                report.rows.append((name, f"cannot be measured: {problem}", "", "NO"))
     finally:
         bench.end()
+    sys.exit(report.end())
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -29,30 +30,16 @@ def generated_key():
     return body + base62(zlib.crc32(body.encode()), 6)
 
 
-class Redis:
-    """A Redis of its own, spoken to in plain text."""
+def server_program():
+    """The Redis to measure with: another version, or another that speaks its protocol."""
+    return os.environ.get("REDIS_SERVER", "redis-server")
 
-    def __init__(self, folder, port=None, options=(), settable=False):
-        """When `settable`, its clock is the machine's plus what `set_clock` says, and costs a system call."""
-        self.port = port or free_port()
-        self.clock = os.path.join(folder, f"clock-{self.port}")
-        self.folder, self.options, self.settable = folder, options, settable
-        self.start()
 
-    def start(self):
-        environment = dict(os.environ)
-        if self.settable:
-            self.set_clock(0)
-            environment.update(LD_PRELOAD=f"{self.folder}/clock.so", CLOCK_OFFSET_FILE=self.clock)
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", self.folder,
-             *self.options], stdout=subprocess.DEVNULL, env=environment)
-        wait_for(self.port, self.process)
-        self.stream = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
+class Conversation:
+    """Commands and answers over a stream."""
 
-    def set_clock(self, microseconds):
-        with open(self.clock, "r+b" if os.path.exists(self.clock) else "wb") as file:
-            file.write(microseconds.to_bytes(8, "little", signed=True))
+    def __init__(self, stream):
+        self.stream = stream
 
     def command(self, *arguments):
         self.send(*arguments)
@@ -76,6 +63,35 @@ class Redis:
             return [self.reply() for _ in range(int(rest))]
         return rest.decode()
 
+
+class Redis(Conversation):
+    """A Redis of its own, spoken to in plain text."""
+
+    def __init__(self, folder, port=None, options=(), settable=False):
+        """When `settable`, its clock is the machine's plus what `set_clock` says, and costs a system call."""
+        self.port = port or free_port()
+        self.clock = os.path.join(folder, f"clock-{self.port}")
+        self.folder, self.options, self.settable = folder, options, settable
+        self.start()
+
+    def start(self):
+        environment = dict(os.environ)
+        if self.settable:
+            self.set_clock(0)
+            environment.update(LD_PRELOAD=f"{self.folder}/clock.so", CLOCK_OFFSET_FILE=self.clock)
+        self.process = subprocess.Popen(
+            [server_program(), "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", self.folder,
+             *self.options], stdout=subprocess.DEVNULL, env=environment)
+        wait_for(self.port, self.process)
+        self.connect()
+
+    def connect(self):
+        self.stream = socket.create_connection(("127.0.0.1", self.port)).makefile("rwb")
+
+    def set_clock(self, microseconds):
+        with open(self.clock, "r+b" if os.path.exists(self.clock) else "wb") as file:
+            file.write(microseconds.to_bytes(8, "little", signed=True))
+
     def info(self, section):
         return dict(line.split(":", 1) for line in self.command("INFO", section).splitlines() if ":" in line)
 
@@ -90,6 +106,97 @@ class Redis:
         name = "gateway:key:" + hashlib.sha256(key.encode()).hexdigest()
         self.send("HSET", name, *[part for pair in fields.items() for part in pair])
         return name
+
+
+class Sentinels:
+    """A master, its replica, and three sentinels that replace the one by the other."""
+
+    name = "mymaster"
+    options = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"]
+
+    def __init__(self, bench):
+        self.bench = bench
+        self.master = bench.redis(options=self.options)
+        self.replica = bench.redis(options=[*self.options, "--replicaof", f"127.0.0.1 {self.master.port}"])
+        self.ports = [free_port() for _ in range(3)]
+        self.processes = []
+        for port in self.ports:
+            path = os.path.join(bench.folder, f"sentinel-{port}.conf")
+            with open(path, "w") as file:
+                file.write(f"port {port}\nbind 127.0.0.1\ndir {bench.folder}\n"
+                           f"sentinel monitor {self.name} 127.0.0.1 {self.master.port} 2\n"
+                           f"sentinel down-after-milliseconds {self.name} 400\n"
+                           f"sentinel failover-timeout {self.name} 2000\n")
+            process = bench.track(subprocess.Popen(
+                [server_program(), path, "--sentinel"], stdout=subprocess.DEVNULL))
+            wait_for(port, process)
+            self.processes.append(process)
+        while any((state := self.state(port)).get("num-slaves") != "1" or state.get("num-other-sentinels") != "2"
+                  for port in self.ports):
+            time.sleep(0.1)
+
+    @property
+    def url(self):
+        return "redis+sentinel://" + ",".join(f"127.0.0.1:{port}" for port in self.ports) + "/" + self.name
+
+    def ask(self, port, *arguments):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            return Conversation(connection.makefile("rwb")).command("SENTINEL", *arguments)
+
+    def state(self, port):
+        words = self.ask(port, "MASTER", self.name)
+        return dict(zip(words[::2], words[1::2]))
+
+    def wait_for_replica(self):
+        """Until a sentinel would choose the replica, and it has all that the master has."""
+        def is_ready():
+            words = [dict(zip(found[::2], found[1::2])) for found in self.ask(self.ports[0], "REPLICAS", self.name)]
+            return any(word["port"] == str(self.replica.port) and word["flags"] == "slave"
+                       and word["master-link-status"] == "ok" for word in words) \
+                and self.replica.info("replication").get("master_link_status") == "up" \
+                and all(self.state(port)["flags"] == "master" for port in self.ports)
+        while not is_ready():
+            time.sleep(0.1)
+
+    def replace_master(self, way):
+        """The master is `killed`, `stopped`, or replaced as `planned`. Returns how long the sentinels took."""
+        start = time.monotonic()
+        if way == "killed":
+            self.master.process.kill()
+            self.master.process.wait()
+        elif way == "stopped":
+            self.master.process.send_signal(signal.SIGSTOP)
+        else:
+            while True:
+                try:
+                    self.ask(self.ports[0], "FAILOVER", self.name)
+                    break
+                except RuntimeError:
+                    time.sleep(0.1)
+        while any(self.ask(port, "GET-MASTER-ADDR-BY-NAME", self.name)[1] != str(self.replica.port)
+                  for port in self.ports):
+            if way != "planned" and time.monotonic() > start + 20:
+                raise RuntimeError("the sentinels do not replace the master")
+            time.sleep(0.02)
+        self.master, self.replica, self.left = self.replica, self.master, way
+        return time.monotonic() - start
+
+    def revive(self):
+        """What was the master follows its successor."""
+        if self.left == "stopped":
+            self.replica.process.send_signal(signal.SIGCONT)
+        if self.left == "killed":
+            self.replica = self.bench.redis(
+                port=self.replica.port,
+                options=[*self.options, "--replicaof", f"127.0.0.1 {self.master.port}"])
+        else:
+            self.replica.connect()
+            self.replica.command("REPLICAOF", "127.0.0.1", self.master.port)
+
+    def end(self):
+        for process in [*self.processes, self.master.process, self.replica.process]:
+            process.kill()
+            process.wait()
 
 
 class Gateway:
