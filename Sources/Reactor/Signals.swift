@@ -43,6 +43,15 @@ public enum Signals {
 
 /// What the system grants this process.
 public enum ProcessLimits {
+    /// The host's name up to its first dot, at most 24 letters, digits and hyphens; empty when the system
+    /// does not tell.
+    public static var hostLabel: String {
+        let path = "/proc/sys/kernel/hostname"
+        guard let bytes = try? FileReader.read(path: path, maximumBytes: 256) else { return "" }
+        let label = String(decoding: bytes, as: UTF8.self).prefix { $0 != "." && !$0.isNewline }
+        return String(label.filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") }.prefix(24))
+    }
+
     /// Raises the soft limit of open files as far as allowed, up to `wanted`; returns what holds now.
     public static func raiseDescriptorLimit(to wanted: Int) -> Int {
         var limit = rlimit()

@@ -120,7 +120,15 @@ private struct Explanation {
         guard wait == 0 else {
             let seconds = retryAfterSeconds(nowMicroseconds: 0, retryMicroseconds: wait)
             retryAfter = seconds
-            answer(429, "RATE_LIMIT_EXCEEDED", "the account has no permit left for \(seconds) s")
+            var why = "the account has no permit left for \(seconds) s"
+            // Before a gateway refuses it calls back what others hold.
+            let fits = windows.allSatisfy { $0.used - $0.leased + route.cost <= $0.window.limit }
+            if fits {
+                why +=
+                    ", unless gateways give some back of the"
+                    + " \(windows.map(\.leased).max() ?? 0) that they hold on lease"
+            }
+            answer(429, "RATE_LIMIT_EXCEEDED", why)
             return
         }
         forward(route, "the key may, and the account has a permit left")
@@ -162,10 +170,16 @@ private struct Explanation {
             if let key = verification.key { rows.append(["has", KeyText.scopes(key.record)]) }
         }
         for use in windows {
-            let next = use.nextPermitInMicroseconds.map { ", next in \(KeyText.length($0))" } ?? ""
+            let next = use.nextPermitInMicroseconds.map { ", the next freed in \(KeyText.length($0))" } ?? ""
             let length = KeyText.length(use.window.lengthMicroseconds)
+            let lease =
+                use.leased == 0
+                ? ""
+                : ", \(use.leased) on lease to \(use.holders.count) gateway"
+                    + (use.holders.count == 1 ? "" : "s")
             rows.append([
-                "window", "\(policy): \(use.remaining) of \(use.window.limit) in \(length) left\(next)",
+                "window",
+                "\(policy): \(use.remaining) of \(use.window.limit) in \(length) left\(lease)\(next)",
             ])
         }
         rows.append(["answer", answerText])

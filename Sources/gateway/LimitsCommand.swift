@@ -23,12 +23,14 @@ struct LimitsCommand: ParsableCommand {
                 Console.out(limits.json)
                 return
             }
-            var rows = [["POLICY", "WINDOW", "LIMIT", "USED", "ON LEASE", "REMAINING", "NEXT PERMIT"]]
+            var rows = [["POLICY", "WINDOW", "LIMIT", "SPENT", "ON LEASE", "REMAINING", "NEXT FREED"]]
             for policy in limits.policies { rows += Self.rows(policy.windows, of: policy.name) }
             Console.out(KeyText.table(rows))
-            var leases = [["GATEWAY", "POLICY", "WINDOW", "ON LEASE", "ENDS"]]
+            var leases = [["GATEWAY", "POLICY", "WINDOW", "PERMITS", "ENDS"]]
             for policy in limits.policies { leases += Self.leases(policy.windows, of: policy.name) }
-            if leases.count > 1 { Console.out(KeyText.table(leases)) }
+            guard leases.count > 1 else { return }
+            Console.out("\nOn lease, and counted as spent until the gateway reports what it used:\n")
+            Console.out(KeyText.table(leases))
         }
 
         private static func leases(_ windows: [WindowUse], of policy: String) -> [[String]] {
@@ -46,7 +48,7 @@ struct LimitsCommand: ParsableCommand {
             windows.map { use in
                 [
                     policy, KeyText.length(use.window.lengthMicroseconds), "\(use.window.limit)",
-                    "\(use.used)", "\(use.leased)", "\(use.remaining)",
+                    "\(use.used - use.leased)", "\(use.leased)", "\(use.remaining)",
                     use.nextPermitInMicroseconds.map { "in \(KeyText.length($0))" } ?? "-",
                 ]
             }

@@ -154,6 +154,36 @@ struct FleetTests {
         #expect(outcomes.count { $0.status == 200 } > 600)
     }
 
+    @Test("permits on lease are shown by gateway, and add up with what is spent and what is left")
+    func shown() throws {
+        let fleet = try Fleet(3, limits: "60000/minute", workers: 1)
+        fleet.hammer(2)
+        func run(_ arguments: String...) throws -> String {
+            let options = ["--config", fleet.gateways[0].configurationPath]
+            return try ChildProcess.run(try Gateway.binary(), arguments + options).output
+        }
+        let processes = fleet.gateways.map { "\($0.child.processID)-" }
+        var shown = ""
+        try Deadline(seconds: 20).wait("leases at all gateways") {
+            shown = try run("limits", "show", "fleet")
+            return processes.allSatisfy { shown.contains($0) }
+        }
+        let lines = shown.split(separator: "\n").map { line in
+            line.split(separator: "  ").map { $0.filter { $0 != " " } }
+        }
+        #expect(lines[0].dropFirst(2).prefix(4) == ["LIMIT", "SPENT", "ONLEASE", "REMAINING"])
+        let numbers = lines[1].dropFirst(2).prefix(4).compactMap { Int($0) }
+        try #require(numbers.count == 4)
+        #expect(numbers[0] == 60_000 && numbers[1] + numbers[2] + numbers[3] == 60_000, "\(shown)")
+        let leases = lines.filter { line in processes.contains { line[0].contains($0) } }
+        #expect(leases.reduce(0) { $0 + (Int($1[3]) ?? 0) } == numbers[2], "\(shown)")
+        let id = "key_\(sha256Hexadecimal(Fleet.key.secret).prefix(16))"
+        try Deadline(seconds: 20).wait("the explanation") {
+            let text = try run("explain", "--key-id", id, "GET", "/api/x")
+            return text.contains("of 60000 in 60 s left") && text.contains("on lease to 3 gateways")
+        }
+    }
+
     @Test("what another program wrote in place of an account's window concerns that account alone")
     func foreign() throws {
         let fleet = try Fleet(1, limits: "5/minute")

@@ -54,7 +54,7 @@ package final class SharedState: Sendable {
     /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
     private static let exposuresMax = 1_024
 
-    /// This gateway among those that share its store: the process's number, and chance.
+    /// This gateway among those that share its store: the host's name, the process's number, and chance.
     package let nodeName: String
     package let tickets: TicketKeys
     package let windows: WindowTable
@@ -88,8 +88,9 @@ package final class SharedState: Sendable {
     private let lastReported = Mutex<[String: Int64]>([:])
 
     package init(_ configuration: GatewayConfiguration, _ tickets: TicketKeys) throws(SystemError) {
+        let host = ProcessLimits.hostLabel
         nodeName =
-            "\(ProcessLimits.processIdentifier)-"
+            (host.isEmpty ? "" : host + "-") + "\(ProcessLimits.processIdentifier)-"
             + String(RandomSource.word() & 0xFFFF_FFFF, radix: 16)
         self.tickets = tickets
         windows = WindowTable(accounts: 1_000_000)
