@@ -22,6 +22,8 @@ final class StoreThread: @unchecked Sendable {
     private var threads: [ThreadHandle] = []
     /// Gateways alive at the last beats.
     private var counts: [(at: Int64, count: Int)] = []
+    /// When a beat failed last.
+    private var missedMicroseconds = Int64.min / 2
     /// What Redis has been told of its clock.
     private var toldSkew = StoreClock.Skew.none
 
@@ -74,8 +76,14 @@ final class StoreThread: @unchecked Sendable {
 
     private func serve() {
         var client: RedisClient?
+        var topology: StoreTopology?
         var lastBeat: Int64 = 0
         while !isStopping {
+            // A master that was replaced as planned lives on for a while, and nobody else beats there.
+            if server.shared.storeTopology != topology {
+                topology = server.shared.storeTopology
+                client = nil
+            }
             for exposed in server.shared.takeExposures() { handle(exposed) }
             let now = MonotonicClock.nowMicroseconds()
             let isDue = now - lastBeat >= Int64(Self.beatMilliseconds) * 900
@@ -88,6 +96,7 @@ final class StoreThread: @unchecked Sendable {
                     try beat(current)
                 } catch {
                     client = nil
+                    missedMicroseconds = MonotonicClock.nowMicroseconds()
                 }
             }
             // Until Redis has told its time the workers wait for it.
@@ -167,7 +176,7 @@ final class StoreThread: @unchecked Sendable {
             let instant = MonotonicClock.nowMicroseconds()
             let horizon = instant - (Self.nodeSeconds + 1) * 1_000_000
             counts = counts.filter { $0.at > horizon } + [(instant, Int(count))]
-            let isFresh = server.shared.storeGenerationMicroseconds > horizon
+            let isFresh = max(server.shared.storeGenerationMicroseconds, missedMicroseconds) > horizon
             let least = isFresh ? server.shared.liveNodes : 1
             server.shared.liveNodes = max(least, counts.map(\.count).max() ?? 1)
         }

@@ -333,7 +333,7 @@ def main():
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--silent-trials", type=int, default=300)
     parser.add_argument("--guesses", type=int, default=1_000_000)
-    parser.add_argument("--failovers", type=int, default=3, help="of each way and on_outage")
+    parser.add_argument("--failovers", type=int, default=2, help="of each way and on_outage")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("what", nargs="*", choices=[*SECTIONS, []], metavar="section", help="all when none is named")
     options = parser.parse_args()

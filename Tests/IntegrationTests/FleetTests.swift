@@ -54,18 +54,22 @@ struct FleetTests {
         fleet.hammer(3, pauses: [0, 0, 0, 1, 5])
         for round in 0..<2 {
             fleet.wait(milliseconds: 500)
+            try fleet.strand([fleet.gateways[round]], window: 2, milliseconds: 1_000)
             fleet.gateways[round].child.signal(SIGSTOP)
             fleet.wait(milliseconds: 400)
             try redis.command("SCRIPT", "FLUSH")
             fleet.wait(milliseconds: 400)
             fleet.gateways[round].child.signal(SIGCONT)
             fleet.wait(milliseconds: 300)
+            try fleet.strand(fleet.gateways, window: 2)
             try redis.command("CLIENT", "KILL", "TYPE", "normal")
             fleet.wait(milliseconds: 300)
             try redis.command("CLIENT", "KILL", "TYPE", "pubsub")
+            try fleet.strand([fleet.gateways[2]], window: 2)
             fleet.gateways[2].child.end()
             try fleet.replace(2)
             fleet.wait(milliseconds: 400)
+            try fleet.strand(fleet.gateways, window: 2)
             redis.freeze()
             fleet.wait(milliseconds: 350)
             redis.thaw()
@@ -75,7 +79,12 @@ struct FleetTests {
         }
         let outcomes = try fleet.finish()
         #expect(Promise.worst(outcomes, 2_000_000) <= 1_000)
-        #expect(outcomes.count { $0.status == 200 } > 1_000)
+        // What a gateway holds on lease that cannot report counts until a window after its end; nothing else
+        // is lost.
+        let admitted = outcomes.count { $0.status == 200 }
+        let ideal = Promise.ideal(outcomes, limit: 1_000, window: 2_000_000, without: fleet.stranded)
+        #expect(admitted * 100 >= ideal * 99, "\(admitted) of \(ideal)")
+        #expect(ideal > 2_000)
     }
 
     @Test("Redis's clock is set, and the windows do not notice", arguments: [3_600, -3_600])
@@ -130,10 +139,13 @@ struct FleetTests {
         #expect(outcomes.count { $0.status == 200 } <= 100)
     }
 
-    @Test("a Redis that loses everything again and again under a storm: never more than is promised for that")
-    func lost() throws {
+    @Test(
+        "a Redis that loses everything again and again under a storm: never more than is promised for that",
+        arguments: ["closed", "local"])
+    func lost(_ outage: String) throws {
         var redis = try RedisServer()
-        let fleet = try Fleet(3, limits: "600/3s", redis: redis, workers: 1)
+        let fleet = try Fleet(
+            3, limits: "600/3s", redis: redis, workers: 1, store: "on_outage: \(outage)")
         fleet.wait(milliseconds: 2_200)
         fleet.hammer(2)
         for _ in 0..<3 {
@@ -150,8 +162,60 @@ struct FleetTests {
             for gateway in fleet.gateways { #expect(try gateway.metric("gateway_store_nodes") == 3) }
         }
         let outcomes = try fleet.finish()
-        #expect(Promise.worst(outcomes, 3_000_000) <= 600 + 600 * 2 / 3)
+        #expect(Promise.worst(outcomes, 3_000_000) <= (outage == "closed" ? 600 : 600 + 600 * 2 / 3))
         #expect(outcomes.count { $0.status == 200 } > 600)
+    }
+
+    @Test(
+        "masters that stop, are replaced and die under a storm: never more than is promised for a failover",
+        arguments: ["closed", "local"])
+    func failovers(_ outage: String) throws {
+        let sentinels = try RedisSentinels()
+        let fleet = try Fleet(
+            3, limits: "300/2s", sentinels: sentinels, workers: 1, store: "on_outage: \(outage)")
+        fleet.wait(milliseconds: 2_200)
+        fleet.hammer(2)
+        var servers = [sentinels.master, sentinels.replica]
+        for way in ["stops", "is replaced", "dies"] {
+            fleet.wait(milliseconds: 2_500)
+            // The replica has not seen the last writes.
+            try servers[0].command("CLIENT", "KILL", "TYPE", "replica")
+            fleet.wait(milliseconds: 200)
+            switch way {
+            case "stops": servers[0].freeze()
+            case "dies": servers[0].kill()
+            default:
+                try Deadline(seconds: 20).wait("the failover") {
+                    (try? sentinels.sentinel(0, "SENTINEL", "FAILOVER", "mymaster")) == "OK"
+                }
+            }
+            try Deadline(seconds: 20).wait("the next master") {
+                try (0..<3).allSatisfy { try sentinels.names(servers[1], by: $0) }
+            }
+            for number in 0..<3 {
+                try Deadline(seconds: 10).wait("the store") { try fleet.isStoreUp(number) }
+            }
+            servers.reverse()
+            guard way != "dies" else { break }
+            servers[1].thaw()
+            fleet.wait(milliseconds: 2_000)
+            try servers[1].command("REPLICAOF", "127.0.0.1", "\(servers[0].port)")
+            try Deadline(seconds: 30).wait("a replica to follow") { try sentinels.knowsReplica(servers[1]) }
+        }
+        fleet.wait(milliseconds: 4_000)
+        let outcomes = try fleet.finish()
+        let failed = outcomes.filter { ![200, 429, 503].contains($0.status) }
+        #expect(failed.isEmpty, "\(failed.prefix(3))")
+        #expect(outage == "closed" || outcomes.allSatisfy { $0.status != 503 })
+        #expect(Promise.worst(outcomes, 2_000_000) <= (outage == "closed" ? 300 : 300 + 300 * 2 / 3))
+        // Once every gateway has told the new master what it let in, and a window later at the latest, all is
+        // as before.
+        let since = fleet.now - 2_000_000
+        #expect(Promise.worst(outcomes.filter { $0.sent > since }, 2_000_000) <= 300)
+        #expect(outcomes.count { $0.status == 200 } > 2_000)
+        for gateway in fleet.gateways {
+            #expect(try gateway.metric("gateway_store_generations_total") ?? 0 >= 3)
+        }
     }
 
     @Test("permits on lease are shown by gateway, and add up with what is spent and what is left")

@@ -39,6 +39,9 @@ extension Worker {
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
         }
+        if isRollCalled(key) {
+            return limitDegraded(slot, headCount: headCount, route: route, key, cost)
+        }
         if let decision = refusalOutOfCaution(key, cost, now) {
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)

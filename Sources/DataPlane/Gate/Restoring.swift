@@ -20,16 +20,25 @@ extension Worker {
             return
         }
         let name = Array(history.name.utf8)
-        guard name != lane.state.value.history else { return }
+        guard name != lane.state.value.history else {
+            // What was under way when the connection broke may not have arrived.
+            if !lane.state.value.telling.isOver { beginTelling(lane) }
+            return
+        }
         lane.state.value.history = name
         lane.state.value.historyNumber = name.reduce(14_695_981_039_346_656_037) {
             ($0 ^ UInt64($1)) &* 1_099_511_628_211
         }
-        lane.state.value.restorePosition = 0
+        beginTelling(lane)
         for index in store.value.leased {
             let account = account(at: Int(index))
             if self.lane(of: account) === lane, let lease = lease(of: account) { lease.value.withdraw() }
         }
+    }
+
+    private func beginTelling(_ lane: StoreLane) {
+        lane.state.value.restorePosition = 0
+        lane.state.value.telling = .walking
     }
 
     /// Whether a debit has to speak of what may have been lost.

@@ -72,7 +72,7 @@ extension Worker {
     }
 
     private func waitMilliseconds(_ lane: StoreLane) -> Int32 {
-        if !lane.isReady { return 10 }
+        if !lane.isReady || shared.rollCall.isOpen(state.value.nowMicroseconds) { return 10 }
         return lane.state.value.pending.count > 0 ? 20 : 200
     }
 
@@ -114,6 +114,7 @@ extension Worker {
             lane.connection.close("no answer while connecting")
         case .ready:
             restoreTick(lane)
+            rollCallTick(lane)
             if lane.state.value.breaker.mayProbe(nowMicroseconds: now) { probe(lane) }
             guard let oldest = lane.state.value.pending.oldest, now - oldest.sentMicroseconds > timeout else {
                 return
@@ -174,6 +175,11 @@ extension Worker {
         lane.state.value.isSuccessor = false
         noteHistory(lane)
         if isLoss {
+            if !isCluster, lane.state.value.historyNumber != 0 {
+                shared.rollCall.begin(
+                    history: lane.state.value.historyNumber, gateways: shared.liveNodes,
+                    nowMicroseconds: MonotonicClock.nowMicroseconds())
+            }
             shared.report(
                 .warning, "store: another Redis, or a restarted one: its latest writes may be lost", every: 5)
         }
@@ -202,7 +208,7 @@ extension Worker {
                     guard let index = lane.state.value.debits.removeFirst() else { break }
                     decideWithoutStore(Int(index))
                 }
-            case .script, .asking, .probe: break
+            case .script, .asking, .probe, .roll: break
             }
         }
         for number in lane.state.value.waitingLookups { lookupIsLost(Int(number)) }
@@ -252,6 +258,7 @@ extension Worker {
             if reply.kind == .error { lane.connection.close("Redis refuses SCRIPT: \(reply.text)") }
         case .asking: break
         case .probe: lane.state.value.breaker.proved()
+        case .roll: takeRoll(reply, lane)
         }
     }
 

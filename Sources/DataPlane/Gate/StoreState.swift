@@ -87,7 +87,7 @@ struct Account {
 
 /// A command whose reply has not come.
 struct PendingCommand {
-    enum Kind: UInt8 { case lookup, take, script, asking, probe }
+    enum Kind: UInt8 { case lookup, take, script, asking, probe, roll }
 
     var kind = Kind.lookup
     /// The look-up's number, or how many items the debit has.
@@ -129,6 +129,16 @@ struct Ring<Element> {
     }
 }
 
+/// How far a worker has told a Redis that lost its last writes what it let in.
+enum Telling {
+    case walking
+    /// All has been sent; what was sent before that instant has to be answered.
+    case awaiting(sentBefore: Int64)
+    case told
+
+    var isOver: Bool { if case .told = self { true } else { false } }
+}
+
 /// What changes about one connection.
 struct StoreLaneState {
     var pending: Ring<PendingCommand>
@@ -152,6 +162,9 @@ struct StoreLaneState {
     var historyNumber: UInt64 = 0
     /// Where the walk has come over the accounts of which Redis may have lost something.
     var restorePosition = Int.max
+    /// How far Redis has been told of it, and when the roll is answered next.
+    var telling = Telling.walking
+    var nextRollMicroseconds: Int64 = 0
     /// Redis has forgotten the script: it is loaded again before the next debit.
     var needsScript = false
     /// The master that a sentinel or a cluster names for this lane; nil is unknown, or a lane at rest.

@@ -59,6 +59,9 @@ enum HardLimits {
     /// The same on a connection to one of many masters, where a command holds the debits of one slot.
     static let laneCommands = 4_096
     static let laneDebits = 8_192
+    /// How long a gateway that is to forward nothing in excess waits for the others after Redis has lost its
+    /// last writes: they look for the new master every second, and whoever has died does not come.
+    static let rollCallMicroseconds: Int64 = 5_000_000
     /// How long a closed connection is drained so that the caller can read the answer, in microseconds.
     static let lingerMicroseconds: Int64 = 2_000_000
     /// The same for a stream of HTTP/2 whose caller still sends, and body bytes that are taken meanwhile: the

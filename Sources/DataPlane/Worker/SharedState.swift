@@ -78,6 +78,7 @@ package final class SharedState: Sendable {
     package let storeClock = SharedStoreClock()
     private let storeAddressCell = Mutex<SocketAddress?>(nil)
     let generations = StoreGenerations()
+    let rollCall = RollCall()
     private let topologyCell = Mutex<StoreTopology?>(nil)
     /// Signalled by `requestTopology`.
     package let topologyRequests: Wakeup

@@ -1,4 +1,5 @@
 import Foundation
+import Limits
 import Synchronization
 import TestSupport
 
@@ -10,6 +11,13 @@ struct Outcome: Sendable {
     /// 0 when the connection ended without an answer.
     var status: Int
     var retryAfter: Int?
+}
+
+/// Permits that a window lacks for a while, because whoever held them on lease could not report.
+struct Stranding: Sendable {
+    var from: Int64
+    var until: Int64
+    var permits: Int
 }
 
 /// Several gateways on one Redis, callers that hammer all of them, and every decision written down.
@@ -24,22 +32,26 @@ final class Fleet: Sendable {
     private let isOver = Mutex(false)
     private let threads = Mutex<[TestThread]>([])
     private let started = ContinuousClock.now
+    /// Leases that were held when their holders could no longer report them.
+    private let strandings = Collected<Stranding>()
 
     /// - Parameters:
     ///   - storePort: where the gateways look for Redis, if not at Redis itself.
+    ///   - sentinels: who tells the gateways where Redis is.
     ///   - limits: of the one account's record, as written.
     ///   - hosts: where each of them lives, each beside an upstream of its own; empty is here.
     init(
         _ count: Int, limits: String, redis: RedisServer? = nil, storePort: UInt16? = nil,
-        workers: Int = 2, store: String = "", hosts: [NetworkHost] = []
+        sentinels: RedisSentinels? = nil, workers: Int = 2, store: String = "", hosts: [NetworkHost] = []
     ) throws {
-        let redis = try redis ?? RedisServer()
+        let redis = try redis ?? sentinels?.master ?? RedisServer()
         self.redis = redis
         upstream = try Upstream()
         try redis.store(Self.key.secret, ["tier": "enterprise", "account": "fleet", "limits": limits])
         setup = Setup(upstream).with {
             $0.keys = []
-            $0.store = "url: \"redis://127.0.0.1:\(storePort ?? redis.port)\"\n\(store)"
+            let url = sentinels?.url ?? "redis://127.0.0.1:\(storePort ?? redis.port)"
+            $0.store = "url: \"\(url)\"\n\(store)"
             $0.workers = workers
         }
         let setup = setup
@@ -119,6 +131,22 @@ final class Fleet: Sendable {
 
     func wait(milliseconds: Int32) { poll(nil, 0, milliseconds) }
 
+    /// These gateways are about to be unable, for so long, to report what they hold on lease of a window: it
+    /// counts in full until a window after its end.
+    func strand(_ gateways: [Gateway], window seconds: Int, milliseconds: Int64 = 0) throws {
+        let head = try redis.command("LINDEX", "gateway:limit:{fleet}:\(seconds)s", "0")
+        let processes = gateways.map { "\($0.child.processID)" }
+        let permits = HeldLease.held(inHead: head).filter { lease in
+            // The host's name, the process's number, and chance.
+            processes.contains(lease.node.split(separator: "-").dropLast().last.map(String.init) ?? "")
+        }.reduce(0) { $0 + Int($1.permits) }
+        let length = Int64(seconds) * 1_000_000
+        let end = now + milliseconds * 1_000 + min(500_000, max(10_000, length / 32))
+        strandings.append(contentsOf: [Stranding(from: now, until: end + length, permits: permits)])
+    }
+
+    var stranded: [Stranding] { strandings.values }
+
     /// Ends the callers.
     func finish() throws -> [Outcome] {
         isOver.withLock { $0 = true }
@@ -181,5 +209,26 @@ enum Promise {
             worst = max(worst, count)
         }
         return worst
+    }
+
+    /// How many of the calls that were decided one exact window lets in that lacks what is stranded.
+    static func ideal(
+        _ outcomes: [Outcome], limit: Int, window: Int64, without stranded: [Stranding]
+    ) -> Int {
+        let decided = outcomes.filter { $0.status == 200 || $0.status == 429 }.map(\.received).sorted()
+        var changes = stranded.map { ($0.from, $0.permits) } + stranded.map { ($0.until, -$0.permits) }
+        changes.sort { $0.0 > $1.0 }
+        var missing = 0
+        var admitted: [Int64] = []
+        var first = 0
+        for instant in decided {
+            while let change = changes.last, change.0 <= instant {
+                missing += change.1
+                changes.removeLast()
+            }
+            while first < admitted.count, admitted[first] < instant - window { first += 1 }
+            if admitted.count - first + missing < limit { admitted.append(instant) }
+        }
+        return admitted.count
     }
 }

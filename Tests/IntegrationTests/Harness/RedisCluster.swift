@@ -157,7 +157,7 @@ final class RedisSentinels: Sendable {
             let path = try folder.write("sentinel-\(number).conf", lines.joined(separator: "\n") + "\n")
             children.append(
                 try ChildProcess(
-                    "redis-server", [path, "--sentinel"], output: .file(folder.path("log-\(number)")),
+                    RedisServer.program, [path, "--sentinel"], output: .file(folder.path("log-\(number)")),
                     error: .file(folder.path("log-\(number)"))))
             ports.append(port)
         }
@@ -184,6 +184,27 @@ final class RedisSentinels: Sendable {
         let outcome = try ChildProcess.run("redis-cli", ["-p", "\(ports[number])"] + arguments, within: 10)
         guard outcome.status == 0 else { throw HarnessError("redis-cli: \(outcome.error)\(outcome.output)") }
         return outcome.output.trimmingCharacters(in: .newlines)
+    }
+
+    /// Whether a sentinel says that this is the master.
+    func names(_ server: RedisServer, by number: Int) throws -> Bool {
+        try sentinel(number, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster")
+            .hasSuffix("\n\(server.port)")
+    }
+
+    /// Whether this one can take the master's place.
+    func knowsReplica(_ server: RedisServer) throws -> Bool {
+        let state = try server.command("INFO", "replication")
+        guard state.contains("master_link_status:up") else { return false }
+        return try ports.indices.allSatisfy { number in
+            let words = try sentinel(number, "SENTINEL", "REPLICAS", "mymaster").split(separator: "\n")
+            guard let port = words.firstIndex(of: "\(server.port)") else { return false }
+            let own = words[port...]
+            func isNext(_ name: Substring, _ value: Substring) -> Bool {
+                own.firstIndex(of: name).map { own[$0 + 1] == value } ?? false
+            }
+            return isNext("flags", "slave") && isNext("master-link-status", "ok")
+        }
     }
 
     /// Stops a sentinel for good.
