@@ -29,7 +29,7 @@ SOAK_MINUTES ?= 30
 CLIENTS = .build/clients/installed
 # Other servers than Debian's Redis, and what is run with each of them. None of them speaks TLS.
 ENGINES = .build/engines/installed
-ENGINE_TESTS = IntegrationTests\.(Store|TakeScript|LeaseScript|Limit|Revocation|Sentinel|Cluster|Fleet|KeyCommand)Tests
+ENGINE_TESTS = IntegrationTests\.(Store|TakeScript|LeaseScript|Limit|Revocation|Sentinel|Cluster|KeyCommand)Tests
 # What the tests found when they looked for keys in all that gateways and Redis have left behind.
 KEY_SEARCH = $(CURDIR)/.build/key-search.txt
 # Tests that `make test` runs: a regular expression on their names, all when empty.
@@ -78,8 +78,10 @@ $(ENGINES): Tests/Engines/requirements.txt | test-packages
 test-engines: build test-packages $(CLIENTS) $(ENGINES) ## Run what concerns Redis with Redis 6.2 and 8.2, Valkey 8.1 and 9.1
 	@for server in $$(Tests/Engines/servers .build/engines); do \
 	    echo "--- $$($$server --version)"; \
-	    REDIS_SERVER=$$server GATEWAY_BINARY=$(RELEASE_BINARY) \
-	        $(SWIFT) test --disable-xctest --filter '$(ENGINE_TESTS)'; \
+	    for tests in '$(ENGINE_TESTS)' FleetTests; do \
+	        REDIS_SERVER=$$server GATEWAY_BINARY=$(RELEASE_BINARY) \
+	            $(SWIFT) test --disable-xctest --filter "$$tests"; \
+	    done; \
 	done
 
 .PHONY: test-sanitized
