@@ -11,7 +11,7 @@ SWIFT_FILES = Package.swift Sources Tests
 # What links into the gateway, what the tests drive it with, what the benchmark compares it with.
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus iproute2 \
-    python3-prometheus-client nghttp2-client python3-venv
+    python3-prometheus-client nghttp2-client docker-compose python3-venv
 BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-server
 
 # A real browser for the dashboard, and what runs the fuzzer of the admin API.

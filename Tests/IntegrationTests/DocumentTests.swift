@@ -160,6 +160,42 @@ struct DocumentTests {
         #expect(grace > delay + drain)
     }
 
+    @Test("Compose knows every field of its file, what it mounts is there, and the configuration is good")
+    func compose() throws {
+        let path = Self.root.appending(path: "Docker/compose.yaml").path
+        func check(_ path: String) throws -> ChildProcess.Outcome {
+            try ChildProcess.run(
+                "docker-compose",
+                ["--project-directory", Self.root.appending(path: "Docker").path, "-f", path, "config"])
+        }
+        let outcome = try check(path)
+        #expect(outcome.status == 0, "\(outcome.error)")
+        // A field that does not exist is noticed.
+        let folder = try TemporaryFolder()
+        let text = try String(contentsOfFile: path, encoding: .utf8)
+        let wrong = try folder.write("wrong.yaml", text.replacing("read_only:", with: "readonly:"))
+        #expect(try check(wrong).status != 0)
+        // The operator brings the certificate.
+        let mounted = text.matches(of: /- (\.\/[^:]+):/).map { String($0.1) }.filter { $0 != "./tls" }
+        #expect(mounted.count >= 6)
+        for file in mounted {
+            let place = Self.root.appending(path: "Docker/\(file.dropFirst(2))").path
+            #expect(FileManager.default.fileExists(atPath: place), "\(file)")
+        }
+        let certificate = try Certificate.shared.get()
+        let configuration = try String(
+            contentsOf: Self.root.appending(path: "Docker/gateway.conf"), encoding: .utf8)
+        let file = try folder.write(
+            "gateway.conf",
+            configuration.replacing("/etc/gateway/tls/fullchain.pem", with: certificate.chainPath)
+                .replacing("/etc/gateway/tls/privkey.pem", with: certificate.keyPath))
+        let checked = try ChildProcess.run(try Gateway.binary(), ["check", "--config", file])
+        #expect(checked.status == 0, "\(checked.error)")
+        // Compose waits for as long as a drain may take by default.
+        let grace = text.firstMatch(of: /stop_grace_period: (\d+)s/).flatMap { Int($0.1) }
+        #expect(try #require(grace) > 35)
+    }
+
     @Test("systemd has nothing to object to in the units")
     func units() throws {
         let folder = try TemporaryFolder()
