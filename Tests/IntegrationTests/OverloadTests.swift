@@ -49,7 +49,8 @@ struct OverloadTests {
         for caller in halves { try caller.stream.write(Array(hello[..<(hello.count / 2)])) }
         for _ in 0..<5 { #expect(try gateway.call().status == 200) }
         // A session each would be 28 MB.
-        #expect(try gateway.metric("process_resident_memory_bytes") ?? 0 < before + 10e6)
+        let after = try #require(try gateway.metric("process_resident_memory_bytes"))
+        #expect(Gateway.isSanitized || after < before + 10e6)
     }
 
     @Test("a call waits for a connection to be free; one that waits too long, or too many, get 503")

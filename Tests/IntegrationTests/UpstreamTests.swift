@@ -143,7 +143,7 @@ struct UpstreamTests {
         }
         #expect(sent.values.count < 60)
         let memory = try #require(try gateway.metric("process_resident_memory_bytes"))
-        #expect(memory < 64 * 1_048_576)
+        #expect(Gateway.isSanitized || memory < 64 * 1_048_576)
         client.vanish()
         #expect(try gateway.call(key: .pro, method: "HEAD").status == 200)
     }

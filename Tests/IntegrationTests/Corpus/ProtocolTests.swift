@@ -116,7 +116,8 @@ struct ProtocolTests {
         for row in rows {
             try #require(row.count == 10, "\(row)")
             #expect(row[6] == "0", "a good call failed: \(row)")
-            #expect(try #require(Double(row[4])) < 128, "memory: \(row)")
+            let memory = try #require(Double(row[4]))
+            #expect(Gateway.isSanitized || memory < 128, "memory: \(row)")
             #expect(try #require(Double(row[9])) < 1_500, "a good call waited: \(row)")
             if ended.contains(row[0]) { #expect(row[2] != "0", "not ended: \(row)") }
         }

@@ -115,6 +115,9 @@ final class Gateway: Sendable {
         throw HarnessError("no gateway is built; `make build` builds one")
     }
 
+    /// Whether the program is built with a sanitizer, whose own memory hides what the gateway takes.
+    static let isSanitized = ProcessInfo.processInfo.environment["SANITIZER"] != nil
+
     /// What the program wrote to standard error so far.
     var log: String { (try? folder.read("err")) ?? "" }
     /// Access log lines so far.
