@@ -24,6 +24,7 @@ package final class AdminServer {
     private let reload: () -> ReloadOutcome
     private let access: AdminAccess
     private let desk: KeyDesk
+    private let metrics: MetricsText
     private var small: SmallServer?
     private var history = History()
     private var mask: KeyMask?
@@ -42,6 +43,7 @@ package final class AdminServer {
         self.server = server
         self.facts = facts
         self.reload = reload
+        metrics = MetricsText(server)
         mask = KeyFormat(prefixes: server.plan.configuration.keys.prefixes).map(KeyMask.init)
         access = try AdminAccess(admin) { peer in
             server.shared.report(.warning, "admin: a wrong token from \(peer.ipText)", every: 60)
@@ -312,7 +314,7 @@ package final class AdminServer {
                 wantsOpenMetrics
                     ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
                     : "text/plain; version=0.0.4; charset=utf-8",
-                MetricsText.render(server, facts(), openMetrics: wantsOpenMetrics))
+                metrics.render(facts(), wantsOpenMetrics: wantsOpenMetrics))
         }
     }
 

@@ -69,6 +69,8 @@ package final class SmallServer {
         var closesAfterOutput = false
         /// An answer is under way from elsewhere.
         var isWaiting = false
+        /// What the loop watches it for.
+        var interest = Interest.read
         var isHead = false
         var saidContinue = false
         /// Everything is said: what still arrives is dropped, so that closing does not reset the connection
@@ -271,7 +273,7 @@ package final class SmallServer {
                 return
             case .waiting:
                 connection.isWaiting = true
-                poller.modify(connection.descriptor, token: token, .none)
+                watch(connection, token, .none)
                 return
             case .answered: flush(connection, token, now)
             }
@@ -384,7 +386,7 @@ package final class SmallServer {
             case .bytes(let n): connection.sent += n
             case .wouldBlock:
                 connection.deadlineMicroseconds = now + Self.idleMicroseconds
-                poller.modify(connection.descriptor, token: token, .write)
+                watch(connection, token, .write)
                 return
             case .endOfStream, .failed:
                 connections[token] = nil
@@ -393,13 +395,19 @@ package final class SmallServer {
         }
         guard !output.isEmpty else { return }
         connection.output = []
-        poller.modify(connection.descriptor, token: token, .read)
+        watch(connection, token, .read)
         connection.deadlineMicroseconds = now + Self.idleMicroseconds
         guard connection.closesAfterOutput else { return }
         Socket.shutdownWrite(connection.descriptor)
         connection.isLingering = true
         connection.input = []
         connection.deadlineMicroseconds = now + Self.lingerMicroseconds
+    }
+
+    private func watch(_ connection: Connection, _ token: UInt64, _ interest: Interest) {
+        guard interest != connection.interest else { return }
+        connection.interest = interest
+        poller.modify(connection.descriptor, token: token, interest)
     }
 
     private func drain(_ connection: Connection, _ token: UInt64) {

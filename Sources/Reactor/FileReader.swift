@@ -8,9 +8,10 @@ public enum FileReader {
         guard raw >= 0 else { throw .last("open") }
         defer { _ = close(raw) }
         var bytes: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 65_536)
+        let room = min(65_536, maximumBytes + 1)
+        var chunk = [UInt8](repeating: 0, count: room)
         while true {
-            let n = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(raw, $0.baseAddress, 65_536) }
+            let n = unsafe chunk.withUnsafeMutableBytes { unsafe Glibc.read(raw, $0.baseAddress, room) }
             if n == 0 { return bytes }
             if n < 0 {
                 if errno == EINTR { continue }

@@ -31,13 +31,19 @@ public struct ProcessUsage: Sendable {
         if unsafe getrlimit(__rlimit_resource_t(7), &limit) == 0 {
             result.descriptorLimit = Int(clamping: UInt(limit.rlim_cur))
         }
-        if let directory = unsafe opendir("/proc/self/fd") {
-            var count = 0
-            while unsafe readdir(directory) != nil { count += 1 }
-            unsafe closedir(directory)
-            // `.`, `..` and the directory itself.
-            result.openDescriptors = max(0, count - 3)
-        }
+        result.openDescriptors = openDescriptors()
         return result
+    }
+
+    private static func openDescriptors() -> Int {
+        // Since Linux 6.2 the directory's size is their number; to list them takes a millisecond for 10,000.
+        var info = stat()
+        if unsafe stat("/proc/self/fd", &info) == 0, info.st_size > 0 { return Int(info.st_size) }
+        guard let directory = unsafe opendir("/proc/self/fd") else { return 0 }
+        defer { unsafe closedir(directory) }
+        var count = 0
+        while unsafe readdir(directory) != nil { count += 1 }
+        // `.`, `..` and the directory itself.
+        return max(0, count - 3)
     }
 }

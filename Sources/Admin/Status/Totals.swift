@@ -5,7 +5,7 @@ struct Totals {
     /// Answered requests, by the status' first digit.
     var byClass = [UInt64](repeating: 0, count: 5)
     /// What kept calls from an upstream's answer, by the short codes of the access log.
-    var reasons: [(reason: String, count: UInt64)] = []
+    var reasons = WorkerMetrics.reasons.map { (reason: $0, count: UInt64(0)) }
     var authentication = [UInt64](repeating: 0, count: WorkerMetrics.Authentication.allCases.count)
     var limits = [UInt64](repeating: 0, count: WorkerMetrics.LimitDecision.allCases.count)
     /// How long calls took, by bucket.
@@ -24,12 +24,7 @@ struct Totals {
 
     private mutating func add(_ worker: WorkerMetrics) {
         worker.addRequests(byClass: &byClass)
-        let counted = worker.reasonCounts
-        if reasons.isEmpty {
-            reasons = counted
-        } else {
-            for index in reasons.indices { reasons[index].count &+= counted[index].count }
-        }
+        for index in reasons.indices { reasons[index].count &+= worker.reasonCount(index) }
         for result in WorkerMetrics.Authentication.allCases {
             authentication[result.rawValue] &+= worker.value(result)
         }

@@ -135,9 +135,13 @@ package final class WorkerMetrics: Sendable {
     package func value(_ result: Authentication) -> UInt64 { authentication.read(result.rawValue) }
     package func value(_ result: CacheResult) -> UInt64 { cache.read(result.rawValue) }
 
-    /// The reasons for which calls were refused or failed, with how many: those of the access log.
-    package var reasonCounts: [(reason: String, count: UInt64)] {
-        Reason.allCases.filter { $0 != .none }.map { ("\($0.text)", reasons.read(Int($0.rawValue))) }
+    private static let failures = Reason.allCases.filter { $0 != .none }
+    /// The reasons for which calls are refused or fail: those of the access log.
+    package static let reasons = failures.map { "\($0.text)" }
+
+    /// - Parameter number: a reason's place in `reasons`.
+    package func reasonCount(_ number: Int) -> UInt64 {
+        reasons.read(Int(Self.failures[number].rawValue))
     }
 
     /// - Parameter tier: index of the tier, -1 for requests without one.
@@ -148,7 +152,7 @@ package final class WorkerMetrics: Sendable {
     /// Adds all answered requests to five counts, by the status' first digit.
     package func addRequests(byClass counts: inout [UInt64]) {
         let tiers = shape.tiers + 1
-        for row in 0..<(shape.routes + 1) * Self.methods {
+        for row in 0..<(shape.routes + 1) * Self.methods where methodTotals.read(row) > 0 {
             for slot in 1..<Self.statusSlots {
                 let first = (row * Self.statusSlots + slot) * tiers
                 for cell in first..<first + tiers {
