@@ -413,10 +413,11 @@ package final class StoreConnection {
     }
 }
 
-/// How long to wait before the next attempt to connect: 10 ms, doubled up to a second, half of it random.
+/// How long to wait before the next attempt to connect: 10 ms, doubled up to half a second, half of
+/// it random. What was revoked meanwhile acts when the store is there again, within a second of its return.
 package struct ReconnectDelay: Sendable {
     private static let firstMicroseconds: Int64 = 10_000
-    private static let lastMicroseconds: Int64 = 1_000_000
+    private static let lastMicroseconds: Int64 = 500_000
     private var next = ReconnectDelay.firstMicroseconds
 
     /// The first delay comes next.

@@ -88,9 +88,9 @@ extension Worker {
             guard now >= store.value.nextSweepMicroseconds else { return }
             store.value.nextSweepMicroseconds = now + HardLimits.sweepMicroseconds
             store.value.sweepPosition = 0
-            // While changes are not heard, what was confirmed a second ago is in doubt again.
-            if hasStore, now > cache.heardUntilMicroseconds,
-                now >= store.value.roundMicroseconds + KeyCache.unheardMicroseconds
+            // While changes are not heard, what was confirmed a moment ago is in doubt again.
+            if hasStore, now > shared.changesHeardMicroseconds + HardLimits.doubtMicroseconds,
+                now >= store.value.roundMicroseconds + HardLimits.doubtMicroseconds
             {
                 store.value.round &+= 1
                 store.value.roundMicroseconds = now
