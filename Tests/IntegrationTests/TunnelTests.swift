@@ -115,6 +115,62 @@ struct TunnelTests {
         try ended.wait("the upstream's side of the tunnel to end")
     }
 
+    /// How an upstream ends its side of a tunnel.
+    enum End: String, CaseIterable {
+        case closed, closedByCaller, cut, cutInsideFrame, reset, otherProtocol
+
+        /// After the agreement: a frame, and perhaps a closing one.
+        var script: Upstream.Script {
+            { exchange in
+                let name = self == .otherProtocol ? "other" : "WebSocket"
+                try exchange.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: \(name)\r\n\r\n")
+                // A text whose letters look like a closing frame's first byte.
+                try exchange.send([0x81, 3, 0x88, 0x88, 0x88])
+                // The caller's go-ahead: a masked frame.
+                _ = try exchange.receive(7)
+                switch self {
+                case .closed: try exchange.send([0x88, 2, 0x03, 0xE8])
+                case .closedByCaller: _ = try exchange.receive(6)
+                case .cut, .otherProtocol: break
+                case .cutInsideFrame: try exchange.send([0x82, 126, 1])
+                case .reset:
+                    exchange.reset()
+                    return
+                }
+                exchange.close()
+            }
+        }
+    }
+
+    @Test(
+        "a tunnel that its upstream cuts has a reason of its own, one that was closed has none",
+        arguments: End.allCases)
+    func ends(_ end: End) throws {
+        let gateway = try Gateway(
+            Setup(try Upstream(end.script)).with { $0.routes = ["{ path: /api/**, upstream: main }"] })
+        // Calls that went wrong have a line however small the share of the others is.
+        try gateway.rewriteConfiguration { text in
+            end == .cut ? text.replacing("format: json", with: "format: json, sample: 0%") : text
+        }
+        if end == .cut { try gateway.reload(to: 2) }
+        let client = try gateway.connect()
+        let upgrade = Self.upgrade.replacing("websocket", with: end == .otherProtocol ? "other" : "websocket")
+        try client.send(Gateway.request(fields: upgrade))
+        #expect(try client.head().startLine.contains("101"))
+        #expect(try client.take(5) == [0x81, 3, 0x88, 0x88, 0x88])
+        try client.send([0x81, 0x81, 1, 2, 3, 4, 0x88])
+        if end == .closedByCaller { try client.send([0x88, 0x80, 1, 2, 3, 4]) }
+        _ = try? client.rest(within: 5)
+        try Deadline(seconds: 5).wait("the line") { !gateway.accessLog.isEmpty }
+        let isCut = end == .cut || end == .cutInsideFrame || end == .reset
+        let reason = isCut ? "tunnel_cut" : "ok"
+        #expect(
+            gateway.accessLog[0].contains("\"status\":101,\"reason\":\"\(reason)\""),
+            "\(gateway.accessLog[0])")
+        #expect(try gateway.metric("gateway_refusals_total{reason=\"tunnel_cut\"}") == (isCut ? 1 : 0))
+    }
+
     @Test("a silent tunnel ends after the route's idle time")
     func silence() throws {
         let upstream = try Upstream { exchange in

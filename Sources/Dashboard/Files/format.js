@@ -72,6 +72,7 @@ export const reasons = {
   store_unavailable: "Key store unreachable", overloaded: "Overloaded", no_healthy_endpoint: "No healthy upstream",
   connect_failed: "Upstream unreachable", upstream_closed: "Upstream hung up", upstream_nonsense: "Upstream answered nonsense",
   upstream_timeout: "Upstream too slow", caller_gone: "Caller hung up", draining: "Draining",
+  tunnel_cut: "Upstream cut a tunnel",
 };
 
 export const reasonText = (name) => reasons[name] ?? name.replaceAll("_", " ");

@@ -6,7 +6,7 @@ import { badge, compact, count, latency, rate, reasonText, span, ago, date } fro
 import { get } from "./api.js";
 import { repeat } from "./repeat.js";
 
-const failing = new Set(["store_unavailable", "overloaded", "no_healthy_endpoint", "connect_failed", "upstream_closed", "upstream_nonsense", "upstream_timeout"]);
+const failing = new Set(["store_unavailable", "overloaded", "no_healthy_endpoint", "connect_failed", "upstream_closed", "tunnel_cut", "upstream_nonsense", "upstream_timeout"]);
 
 function tile(label, kind) {
   const value = h("strong", {}, "–");

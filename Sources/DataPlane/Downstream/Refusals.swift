@@ -43,7 +43,7 @@ struct RefusalText {
             self.init(426, "HTTPS_REQUIRED", "This API is available over HTTPS only.")
         case .limited, .tooManyFailures:
             self.init(429, "RATE_LIMIT_EXCEEDED", "Rate limit exceeded. Try again in ")
-        case .connectFailed, .upstreamClosed, .upstreamNonsense, .callerGone:
+        case .connectFailed, .upstreamClosed, .upstreamNonsense, .callerGone, .tunnelCut:
             self.init(502, "UPSTREAM_ERROR", "The service behind this API failed to answer.")
         case .upgradeUnsupported:
             self.init(501, "NOT_IMPLEMENTED", "The service behind this API takes no upgrades.")

@@ -60,6 +60,10 @@ struct Exchange: ~Copyable {
     var upgrade = 0..<0
     /// Whether the upstream has switched protocols: bytes pass both ways until either side ends.
     var isTunnel = false
+    /// Whether they are WebSocket's, and its frames either way.
+    var isWebSocket = false
+    var upstreamFrames = WebSocketFollower()
+    var callerFrames = WebSocketFollower()
     /// The instant by which a gRPC call must be over; 0 for none.
     var deadlineMicroseconds: Int64 = 0
     /// Longest silence once an answer has begun; 0 keeps the response timeout except for streams.
@@ -132,6 +136,7 @@ enum Reason: UInt8, CaseIterable {
     case keyRecordUnusable, tooManyFailures, scopeMissing, noRoute, methodNotAllowed, limited, requestTimeout
     case tooLarge, misdirected, plainHTTP, storeUnavailable, overloaded, noHealthyEndpoint, connectFailed
     case upstreamClosed, upstreamNonsense, upstreamTimeout, upgradeUnsupported, callerGone, draining
+    case tunnelCut
 
     var text: StaticString {
         switch self {
@@ -163,6 +168,7 @@ enum Reason: UInt8, CaseIterable {
         case .upgradeUnsupported: return "upgrade_unsupported"
         case .callerGone: return "caller_gone"
         case .draining: return "draining"
+        case .tunnelCut: return "tunnel_cut"
         }
     }
 }

@@ -117,6 +117,7 @@ extension Worker {
         case .untilClose:
             let n = answer.value.count
             if n > 0 {
+                if exchange.value.isWebSocket { exchange.value.upstreamFrames.follow(answer.value.readable) }
                 if exchange.value.sendsChunks {
                     let block = answer.value
                     Self.appendChunk(block.readable, to: &toDownstream.value)
@@ -128,6 +129,7 @@ extension Worker {
             }
             if connection.value.inputEnded {
                 if exchange.value.sendsChunks { toDownstream.value.append("0\r\n\r\n") }
+                if exchange.value.isTunnel { noteTunnelEnd(exchange, connection) }
                 responseIsComplete(exchange, connection)
             }
         }

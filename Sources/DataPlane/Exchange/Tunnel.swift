@@ -24,6 +24,7 @@ extension Worker {
             state.value.nowMicroseconds &- exchange.value.upstreamStartMicroseconds
         noteSuccess(connection)
         exchange.value.isTunnel = true
+        exchange.value.isWebSocket = block.span(responseHead.value.upgrade).equalsIgnoringCase("websocket")
         exchange.value.keepsAlive = false
         exchange.value.phase = .streaming
         exchange.value.responseFraming = .untilClose
@@ -77,6 +78,7 @@ extension Worker {
         let block = plain.value
         let count = min(block.count, toUpstream.value.freeCount)
         toUpstream.value.append(block.span(0..<count))
+        if exchange.value.isWebSocket { exchange.value.callerFrames.follow(block.span(0..<count)) }
         plain.value.consume(count)
         exchange.value.requestBodyBytes += Int64(count)
         reopenWindow(slot, Int64(count))
@@ -95,6 +97,29 @@ extension Worker {
         connection.value.hasEndedOutput = true
         if connection.value.hasUnsentOutput { flushUpstream() }
         if !connection.value.isDead { endUpstreamOutput(connection) }
+    }
+
+    // MARK: Ends
+
+    /// Whether one side of a WebSocket has said that it closes: however the connections end from there on,
+    /// nothing is missing.
+    func isClosing(_ exchange: Slot<Exchange>) -> Bool {
+        exchange.value.upstreamFrames.hasClosed || exchange.value.callerFrames.hasClosed
+    }
+
+    /// Whether a connection's call is a WebSocket that is closing.
+    func isClosing(_ connection: Slot<UpstreamConnection>) -> Bool {
+        guard let exchange = exchanges.lookup(connection.value.exchange) else { return false }
+        return isClosing(exchange)
+    }
+
+    /// The upstream has ended a tunnel that it did not reset. A WebSocket ends with a closing frame, or because
+    /// the caller has ended its side; other protocols may have meant it.
+    func noteTunnelEnd(_ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>) {
+        guard exchange.value.isWebSocket, !isClosing(exchange), !connection.value.hasEndedOutput else {
+            return
+        }
+        exchange.value.reason = .tunnelCut
     }
 
     // MARK: Silence

@@ -55,7 +55,7 @@ extension Worker {
         durationMicroseconds: Int64
     ) {
         countReason(exchange.value.reason)
-        let isLogged = isLogged(status: Int(exchange.value.status))
+        let isLogged = isLogged(status: Int(exchange.value.status), exchange.value.reason)
         guard isLogged || exchange.value.serverSpan != 0 else { return }
         var record = AccessRecord()
         record.traceHigh = exchange.value.traceHigh
@@ -108,7 +108,7 @@ extension Worker {
         countReason(reason)
         let (trace, isContinued) = takeTrace(hasHead ? plain.value : nil)
         let serverSpan = serverSpan(trace)
-        let isLogged = isLogged(status: status)
+        let isLogged = isLogged(status: status, reason)
         guard isLogged || serverSpan != 0 else { return }
         var record = AccessRecord()
         if isContinued || serverSpan != 0 {
@@ -146,11 +146,12 @@ extension Worker {
     }
 
     /// Whether a call has a line: a share of the good ones, all of the others.
-    private func isLogged(status: Int) -> Bool {
+    private func isLogged(status: Int, _ reason: Reason) -> Bool {
         let share = rows.logShare
         if share == ServingPlan.wholeLogShare { return true }
         if share < 0 { return false }
-        return status >= 400 || state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)
+        if status >= 400 || reason != .none { return true }
+        return state.value.random.next() % UInt64(ServingPlan.wholeLogShare) < UInt64(share)
     }
 
     private func countReason(_ reason: Reason) {

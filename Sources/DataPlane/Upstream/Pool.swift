@@ -210,7 +210,8 @@ extension Worker {
         if neverConnected || closedSilently, mayRetry(exchange) {
             retry(exchange)
         } else {
-            failExchange(exchange, reason)
+            let isCut = exchange.value.isTunnel && reason == .upstreamClosed
+            failExchange(exchange, isCut ? .tunnelCut : reason)
         }
     }
 

@@ -328,13 +328,12 @@ extension Worker {
             if !answer.value.isEmpty { restash(connection) }
             if isHangup { upstreamBroke(connection, .upstreamClosed) }
             return
-        case .failed:
-            upstreamBroke(connection, .upstreamClosed)
-            return
-        case .endOfStream:
+        case .failed, .endOfStream:
             // Over TLS an end without a goodbye may be anybody's: what came may not be all (RFC 9112
-            // section 9.8).
-            guard !usesTLS else {
+            // section 9.8). A WebSocket's goodbye is a frame of its own.
+            var isEnd = isClosing(connection)
+            if case .endOfStream = result, !usesTLS { isEnd = true }
+            guard isEnd else {
                 upstreamBroke(connection, .upstreamClosed)
                 return
             }
