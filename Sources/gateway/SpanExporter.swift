@@ -25,10 +25,13 @@ final class SpanExporter: @unchecked Sendable {
     private static let lookMilliseconds = 250
     private static let firstPauseMilliseconds: Int64 = 1_000
     private static let pauseMaxMilliseconds: Int64 = 30_000
+    /// The longest pause that a collector may ask for: the queue does not hold more anyhow.
+    private static let askedPauseMaxMilliseconds: Int64 = 300_000
 
     private enum Outcome {
         case taken, refused
-        case again(String)
+        /// After a pause of the collector's choice, where it has named one.
+        case again(String, afterMilliseconds: Int64? = nil)
     }
 
     private let shared: SharedState
@@ -86,7 +89,7 @@ final class SpanExporter: @unchecked Sendable {
         while true {
             collect()
             let now = MonotonicClock.nowMicroseconds() / 1_000
-            if !waiting.isEmpty, now >= triesAt || isLast { send(now) }
+            if !waiting.isEmpty, now >= triesAt || isLast { send() }
             if isLast { return }
             isLast = Readiness.pause(milliseconds: Self.collectMilliseconds, unless: stopping)
             if isLast { timeout = Self.lastTimeoutMilliseconds }
@@ -102,16 +105,19 @@ final class SpanExporter: @unchecked Sendable {
         waiting.removeFirst(waiting.count - Self.spansMax)
     }
 
-    private func send(_ now: Int64) {
+    private func send() {
         guard let target = settings.withLock({ $0 }) else { return }
         while !waiting.isEmpty {
             let batch = Array(waiting.prefix(Self.batchSpans))
             switch post(batch, to: target) {
             case .taken: shared.countSpans(sent: batch.count)
             case .refused: shared.countSpans(lost: batch.count)
-            case .again(let why):
+            case .again(let why, let asked):
                 pause = min(max(Self.firstPauseMilliseconds, pause * 2), Self.pauseMaxMilliseconds)
-                triesAt = now + pause
+                let wait = asked.map {
+                    min(max(Self.firstPauseMilliseconds, $0), Self.askedPauseMaxMilliseconds)
+                }
+                triesAt = MonotonicClock.nowMicroseconds() / 1_000 + (wait ?? pause)
                 shared.report(.warning, "traces: \(why)", every: 60)
                 return
             }
@@ -161,13 +167,27 @@ final class SpanExporter: @unchecked Sendable {
             case .complete:
                 if (200..<300).contains(head.status) { return .taken }
                 if [429, 502, 503, 504].contains(head.status) {
-                    return .again("the collector answers \(head.status)")
+                    return .again(
+                        "the collector answers \(head.status)",
+                        afterMilliseconds: Self.retryAfter(head, bytes.readable))
                 }
                 shared.report(.warning, "traces: the collector answers \(head.status)", every: 60)
                 return .refused
             }
         }
         return .again("the collector closed the connection without an answer")
+    }
+
+    private static func retryAfter(_ head: borrowing ResponseHead, _ bytes: Span<UInt8>) -> Int64? {
+        for index in 0..<head.fieldCount {
+            let field = head.field(index)
+            guard bytes.extracting(field.name).equalsIgnoringCase("retry-after") else { continue }
+            let text = String(copying: bytes.extracting(field.value))
+            return RetryAfter.seconds(text, nowSeconds: WallClock.nowSeconds()).map {
+                min($0, askedPauseMaxMilliseconds / 1_000) * 1_000
+            }
+        }
+        return nil
     }
 
     /// In steps: a collector that says nothing does not hold up the end of the program.

@@ -165,6 +165,38 @@ struct TraceTests {
         #expect(try gateway.child.wait(within: 10) == .exited(0))
     }
 
+    @Test(
+        "a collector that names a time is asked again then, not before, and not an hour later",
+        arguments: ["seconds", "date"])
+    func retryAfter(_ form: String) throws {
+        let arrivals = Collected<ContinuousClock.Instant>()
+        let collector = try Upstream { exchange in
+            try exchange.receiveBody()
+            arrivals.append(contentsOf: [.now])
+            guard arrivals.values.count == 1 else {
+                try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                return
+            }
+            let formatter = DateFormatter()
+            formatter.locale = Locale(identifier: "en_US_POSIX")
+            formatter.timeZone = TimeZone(identifier: "GMT")
+            formatter.dateFormat = "EEE, dd MMM yyyy HH:mm:ss 'GMT'"
+            // Of which up to one is over already: dates have whole seconds.
+            let value = form == "date" ? formatter.string(from: Date(timeIntervalSinceNow: 4)) : "3"
+            try exchange.send(
+                "HTTP/1.1 429 Slow\r\nRetry-After: \(value)\r\nContent-Length: 0\r\n\r\n")
+        }
+        let gateway = try Self.gateway(collector.endpoint, try Upstream(), sample: "100%")
+        #expect(try gateway.call().status == 200)
+        try Deadline(seconds: 15).wait("the spans") {
+            try gateway.metric("gateway_spans_exported_total") == 2
+        }
+        let pause = arrivals.values[0].duration(to: arrivals.values[1])
+        // Left to itself it would try again after one second.
+        #expect(pause >= .milliseconds(1_900) && pause < .seconds(6), "\(pause)")
+        #expect(gateway.log.contains("traces: the collector answers 429"))
+    }
+
     @Test("a collector that takes everything and answers nothing costs spans, which are counted, and no call")
     func slowCollector() throws {
         let isOver = Mutex(false)
