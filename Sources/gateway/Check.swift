@@ -18,8 +18,7 @@ struct Check: ParsableCommand {
         let configuration = try options.load()
         var problems = LiveCheck.certificates(configuration)
         if live { problems += LiveCheck.reachability(configuration) }
-        for problem in problems { Console.error("\(options.config): \(problem)") }
-        if !problems.isEmpty { throw ExitCode(Status.configuration) }
+        try options.refuse(problems)
         if live {
             for warning in StoreCheck.warnings(configuration) {
                 Console.error("\(options.config): warning: \(warning)")

@@ -75,6 +75,14 @@ struct ConfigurationOption: ParsableArguments {
         }
     }
 
+    /// Ends the program when something is wrong with what the configuration names.
+    ///
+    /// - Throws: `ExitCode` 78.
+    func refuse(_ problems: [String]) throws {
+        for problem in problems { Console.error("\(config): \(problem)") }
+        if !problems.isEmpty { throw ExitCode(Status.configuration) }
+    }
+
     func read() throws(ConfigurationProblems) -> GatewayConfiguration {
         try ConfigurationLoader.load(
             path: config, environment: Environment.all(), processors: ProcessLimits.processorCount())

@@ -16,6 +16,8 @@ struct Run: ParsableCommand {
 
     func run() throws {
         let configuration = try options.load()
+        // Callers would refuse to talk to it; who starts it had better hear of it than they.
+        try options.refuse(LiveCheck.certificates(configuration))
         do {
             try Service(configuration, source: options.read).run { service in
                 service.announce(

@@ -96,6 +96,10 @@ struct CertificateTests {
             try isServed()
             let outcome = try check()
             #expect(outcome.status == 78 && outcome.error.contains(text), "\(outcome.error)")
+            // A program that is started with it does not begin to serve what callers would refuse.
+            let started = try ChildProcess.run(
+                try Gateway.binary(), ["run", "--config", gateway.configurationPath], within: 10)
+            #expect(started.status == 78 && started.error.contains(text), "\(started.error)")
         }
         try authority.install("good")
         try gateway.reload(to: 2)
