@@ -87,7 +87,8 @@ struct Confirmation: ParsableArguments {
     }
 }
 
-/// Texts of options as values.
+/// Texts of options as values. What is wrong is found by `validate` first: only from there does the usage of
+/// the command go with the error.
 enum KeyOptions {
     static func scopes(_ texts: [String]) throws -> ScopeSet {
         var list: [Scope] = []

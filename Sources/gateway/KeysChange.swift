@@ -30,6 +30,8 @@ extension KeysCommand {
                 tier != nil, !scopes.isEmpty, noScopes, name != nil, noName, limits != nil, noLimits,
                 expires != nil,
             ]
+            _ = try KeyOptions.scopes(scopes)
+            _ = try expires.map(KeyOptions.expiry)
             guard names.contains(true) else { throw ValidationError("Nothing to change was named.") }
         }
 

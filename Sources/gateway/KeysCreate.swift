@@ -18,6 +18,11 @@ extension KeysCommand {
         var name: String?
         @Option(help: "Limits that override the tier's, like 5000/minute,200/second.") var limits: String?
 
+        func validate() throws {
+            _ = try KeyOptions.expiry(expires)
+            _ = try KeyOptions.scopes(scopes)
+        }
+
         func run() throws {
             let expiry = try KeyOptions.expiry(expires)
             let scopes = try KeyOptions.scopes(scopes)
@@ -76,6 +81,11 @@ extension KeysCommand {
         @Option(help: "How long the new key is valid: 90d, 24h, or never.") var expires: String?
         @Option(help: "Why, for the audit trail.") var reason: String?
         @Option(help: "Only if the key is still of this version, as show prints it.") var ifVersion: String?
+
+        func validate() throws {
+            _ = try KeyOptions.overlap(overlap)
+            _ = try expires.map(KeyOptions.expiry)
+        }
 
         func run() throws {
             let seconds = try KeyOptions.overlap(overlap)

@@ -204,7 +204,7 @@ private struct DashboardWalk {
         try browser.press(Browser.escape)
         #expect(try browser.value("dialog input.secret") == successor)
         try browser.click("dialog footer button", holding: "Done")
-        _ = try browser.find(".notice", holding: "replaced")
+        _ = try browser.find(".notice time", holding: " UTC")
         #expect(try status(key) == 200 && status(successor) == 200)
         return successor
     }

@@ -7,6 +7,7 @@ const compactFormat = new Intl.NumberFormat("en", { notation: "compact", maximum
 const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
 const dateTime = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "medium" });
 const dateOnly = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium" });
+const utc = new Intl.DateTimeFormat("en-GB", { dateStyle: "medium", timeStyle: "short", timeZone: "UTC" });
 const clockOnly = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
 
 export const count = (value) => whole.format(value);
@@ -58,6 +59,13 @@ export function date(seconds, otherwise = "never") {
   if (seconds === undefined || seconds === null) return h("span", { class: "faint" }, otherwise);
   return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: dateTime.format(seconds * 1000) },
     dateOnly.format(seconds * 1000));
+}
+
+/** A moment to the minute, in the time that the command line shows too. */
+export function deadline(seconds) {
+  if (seconds === undefined || seconds === null) return h("span", { class: "faint" }, "it is revoked");
+  return h("time", { datetime: new Date(seconds * 1000).toISOString(), title: dateTime.format(seconds * 1000) },
+    `${utc.format(seconds * 1000)} UTC`);
 }
 
 export const moment = (milliseconds) => dateTime.format(milliseconds);

@@ -1,7 +1,7 @@
 // Settings > API Keys: the list with its filters, and a key with everything that can be done to it.
 
 import { h, fill, icon, dialog, toast } from "./dom.js";
-import { ago, badge, condition, count, date } from "./format.js";
+import { ago, badge, condition, count, date, deadline } from "./format.js";
 import { call, get, session } from "./api.js";
 import { repeat } from "./repeat.js";
 import { askForEdit, askForNewKey, askForReason, askForRevocation, askForRotation } from "./keyforms.js";
@@ -159,7 +159,7 @@ export function keyPage(main, id, status) {
       key.rotated_from ? fact("Replaces", h("a", { href: `#/keys/${encodeURIComponent(key.rotated_from)}` }, key.rotated_from)) : null,
       key.rotated_to ? fact("Replaced by", h("a", { href: `#/keys/${encodeURIComponent(key.rotated_to)}` }, key.rotated_to)) : null);
     fill(notice, key.rotated_to && now === "active" ? h("p", { class: "notice" }, icon("warning"),
-      h("span", {}, "This key has been replaced and still works until ", date(key.expires_at), ". It was last used ", ago(key.last_used),
+      h("span", {}, "This key has been replaced and still works until ", deadline(key.expires_at), ". It was last used ", ago(key.last_used),
         key.calls_since_rotation !== undefined ? `; ${count(key.calls_since_rotation)} calls since then.` : ".")) : null);
     const canChange = session.role === "write" && !key.static && now !== "revoked";
     fill(actions, canChange ? [
