@@ -67,12 +67,13 @@ package final class HTTP2Engine {
     /// SETTINGS and PING acknowledgements that may wait for a peer that does not read: more than the owner's
     /// own count lets through in one read.
     private static let acknowledgementsMax = 1_000
-    /// Frames of one header block (CVE-2024-28182).
-    private static let continuationsMax = 8
+    /// CONTINUATION frames of one header block (CVE-2024-28182), whose bytes are bounded too: enough for the
+    /// largest head in frames of 512 bytes.
+    private static let continuationsMax = 64
     /// Streams that a peer may reset at once, and a second after that, before the library ends the
     /// connection: a second line behind the owner's own count.
-    private static let resetBurst: UInt64 = 1_000
-    private static let resetsPerSecond: UInt64 = 100
+    private static let resetBurst: UInt64 = 10_000
+    private static let resetsPerSecond: UInt64 = 5_000
 
     /// The header block that is being received.
     package let block: Mutable<HeaderBlock>

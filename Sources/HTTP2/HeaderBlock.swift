@@ -344,14 +344,11 @@ package struct HeaderBlock {
     /// `:authority`, or `host` where it is missing; nil when neither is there or they disagree (RFC 9113
     /// section 8.3.1).
     private func agreedHost() -> Range<Int>? {
-        let authority = values.span(range(.authority))
-        let host = values.span(range(.host))
         if facts.isPresent[Pseudo.authority.rawValue], facts.isPresent[Pseudo.host.rawValue] {
-            guard authority.count == host.count else { return nil }
-            for index in 0..<host.count where Self.lower(host[index]) != Self.lower(authority[index]) {
-                return nil
-            }
-            return range(.authority)
+            let isPlain = values.span(range(.scheme)).equalsIgnoringCase("http")
+            let areSame = HostName.areSame(
+                values.readable, range(.authority), range(.host), defaultPort: isPlain ? 80 : 443)
+            return areSame ? range(.authority) : nil
         }
         let found = range(facts.isPresent[Pseudo.authority.rawValue] ? .authority : .host)
         return found.isEmpty ? nil : found
@@ -366,13 +363,11 @@ package struct HeaderBlock {
 
     private var isWebScheme: Bool {
         let scheme = values.span(range(.scheme))
-        return Self.equals(scheme, "https") || Self.equals(scheme, "http")
+        return scheme.equalsIgnoringCase("https") || scheme.equalsIgnoringCase("http")
     }
 
     /// Where a pseudo-header field's value stands in `values`.
     private func range(_ pseudo: Pseudo) -> Range<Int> { facts.ranges[pseudo.rawValue] }
-
-    private static func lower(_ byte: UInt8) -> UInt8 { byte &- 65 < 26 ? byte | 0x20 : byte }
 
     private static func equals(_ bytes: Span<UInt8>, _ text: StaticString) -> Bool {
         bytes.equals(text)

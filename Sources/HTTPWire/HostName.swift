@@ -122,7 +122,7 @@ package enum HostName {
 
     /// Whether two authorities are the same: letters in any case, and a port that is left out or empty is
     /// the scheme's (RFC 9110 section 4.2.3).
-    static func areSame(
+    package static func areSame(
         _ bytes: Span<UInt8>, _ one: Range<Int>, _ other: Range<Int>, defaultPort: Int
     ) -> Bool {
         let oneName = withoutPort(bytes, one)

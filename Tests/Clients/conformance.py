@@ -34,6 +34,7 @@ def only(*fields):
 
 ALL = END_STREAM | END_HEADERS
 DUMMY = only((b"x-dummy0", b"x" * 4_000))
+LONG = block((b"x-long", b"x" * 4_000), huffman=False)
 LARGE = block(*[(b"x-dummy%d" % n, b"x" * 4_000) for n in range(5)])
 
 
@@ -262,6 +263,7 @@ SUITE = [
     ("http2 6.9.2 a window that opens later", [initial_window(0), any_settings, head(), initial_window(1), any_settings], one_byte),
     ("http2 6.9.2 a window below zero", [initial_window(3), any_settings, head(), first("data"), initial_window(2), any_settings, window(2)], one_byte),
     ("http2 6.9.2 an initial window over its maximum", [initial_window(1 << 31)], connection(FLOW)),
+    ("6.10 a head in twenty continuations", [head(LONG[:200], END_STREAM), *[continuation(LONG[n : n + 200], 0) for n in range(200, 4_000, 200)], continuation(LONG[4_000:])], answer),
     ("http2 6.10 several continuations", [head(flags=END_STREAM), continuation(flags=0), continuation()], any_answer),
     ("http2 6.10 data behind a continuation", [head(block(method=b"POST"), 0), continuation(flags=0), data()], connection(PROTOCOL)),
     ("http2 6.10 a continuation on stream zero", [head(flags=END_STREAM), continuation(stream=0)], connection(PROTOCOL)),

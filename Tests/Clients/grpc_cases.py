@@ -46,6 +46,58 @@ def grpc_messages_back_and_forth(scene):
 
 
 @case
+def grpc_windows_opened_for_every_message(scene):
+    """More frames than a flood's, each for a message that has come."""
+    streams, stream = scene.call(scene.path("h2", "bidi"), content=b"0", ends=False)
+    require(streams.head(stream)[0] == 200 and streams.take(stream, 6) == message(b"0"), "no first answer")
+    for number in range(500):
+        streams.data(stream, message(b"%04d" % number))
+        require(streams.take(stream, 9) == message(b"%04d" % number), number)
+        for which in (stream, None) * 3:
+            streams.h2.increment_flow_control_window(1, which)
+    streams.data(stream, b"", ends=True)
+    require(streams.end(stream)[1]["grpc-status"] == "0", "no status")
+
+
+@case
+def grpc_cancelled_in_the_middle_again_and_again(scene):
+    streams = scene.streams()
+    for number in range(230):
+        _, stream = scene.call(scene.path("h2", "bidi"), content=b"0", ends=False, streams=streams)
+        require(streams.head(stream)[0] == 200 and streams.take(stream, 6) == message(b"0"), number)
+        streams.reset(stream)
+    _, stream = scene.call(scene.path("h2", "unary"), streams=streams)
+    require(outcome(streams, stream)[3]["grpc-status"] == "0", "the connection is gone")
+
+
+@case
+def grpc_given_up_by_many_callers_at_their_deadline(scene):
+    streams = scene.streams()
+    for _ in range(6):
+        path = scene.path("h2", "hangs")
+        calls = [scene.call(path, streams=streams)[1] for _ in range(60)]
+        time.sleep(0.15)
+        for stream in calls:
+            streams.h2.reset_stream(stream, 8)
+        streams.flush()
+    _, stream = scene.call(scene.path("h2", "unary"), streams=streams)
+    require(outcome(streams, stream)[3]["grpc-status"] == "0", "the connection is gone")
+
+
+@case
+def grpc_messages_far_apart(scene):
+    """The silence of a stream is not that of a body."""
+    streams, stream = scene.call(scene.path("h2", "bidi"), content=b"0", ends=False)
+    require(streams.head(stream)[0] == 200 and streams.take(stream, 6) == message(b"0"), "no first answer")
+    for content in [b"1", b"2"]:
+        time.sleep(1.3)
+        streams.data(stream, message(content))
+        require(streams.take(stream, 6) == message(content), content)
+    streams.data(stream, b"", ends=True)
+    require(streams.end(stream)[1]["grpc-status"] == "0", "no status")
+
+
+@case
 def grpc_many_answers(scene):
     streams, stream = scene.call(scene.path("h2", "down"))
     status, head, body, trailers, code = outcome(streams, stream)

@@ -146,7 +146,7 @@ extension Worker {
         }
         switch slot.value.request {
         case .head: setTimer(slot, after: Int64(timeouts.idle) * 1_000)
-        case .body, .discarding: setTimer(slot, after: Int64(timeouts.body) * 1_000)
+        case .body, .discarding: setTimer(slot, after: bodyWait(slot))
         case .awaitingKey, .complete, .tunnel: cancelTimer(slot)
         }
     }

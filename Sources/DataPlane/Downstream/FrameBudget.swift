@@ -11,6 +11,17 @@ struct FrameBudget {
     static let pointsPerSecond: Int64 = 100
     /// What a call that is answered gives back.
     static let pointsPerAnswer: Int32 = 20
+    /// What a frame of an answer's body gives back: some callers open the windows of stream and connection
+    /// for every message in it.
+    static let pointsPerBodyFrame: Int32 = 10
+    /// Bytes of such a frame that the caller's window has cut short; a smaller one gives nothing, or windows
+    /// of one byte would pay for themselves.
+    static let cutFrameBytesMin = 1_024
+    static let pointsPerReset: Int32 = 10
+    /// What a reset gives back that ended a call as deadlines and leaving users do: after an answer had begun,
+    /// or after a time in which 128 streams are no more work than calls are.
+    static let pointsPerFairReset: Int32 = 9
+    static let fairResetMicroseconds: Int64 = 100_000
 
     private var points = FrameBudget.pointsMax
     private var filledMicroseconds: Int64 = 0
@@ -26,8 +37,9 @@ struct FrameBudget {
         }
         switch kind {
         case .data: points -= length == 0 ? 2 : 1
-        case .resetStream: points -= 10
-        case .settings, .continuation: points -= 5
+        case .resetStream: points -= Self.pointsPerReset
+        case .settings: points -= 5
+        case .continuation: points -= length < 1_024 ? 5 : 1
         case .ping: points -= 4
         case .headers, .goAway, .pushPromise: points -= 1
         case .priority, .windowUpdate, .unknown: points -= 1

@@ -96,7 +96,7 @@ extension Worker {
             return !slot.value.isDead
         }
         if taken > 0 {
-            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            setTimer(slot, after: bodyWait(slot))
             // An upstream that still takes a body is not late.
             if exchange.value.phase == .awaitingResponse { awaitUpstream(connection, exchange) }
         }

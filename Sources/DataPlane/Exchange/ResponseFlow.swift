@@ -181,9 +181,10 @@ extension Worker {
 
     /// Passes body bytes on: small ones behind the head in one record, large ones without a copy.
     private func emit(_ slot: Slot<Downstream>, _ block: Block, _ range: Range<Int>) {
-        if slot.value.kind == .stream {
+        let isStream = slot.value.kind == .stream
+        if isStream, toDownstream.value.count == downstreamParts.value.start {
             queueAnswer(slot, block, range)
-        } else if range.count >= 16_384, slot.value.session.isOpen {
+        } else if isStream || range.count >= 16_384 && slot.value.session.isOpen {
             emitDirectly(slot, block, range)
         } else {
             toDownstream.value.append(block.span(range))

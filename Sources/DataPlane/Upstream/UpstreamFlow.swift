@@ -132,7 +132,7 @@ extension Worker {
         awaitUpstream(connection, exchange)
         updateInterest(connection)
         if !exchange.value.requestIsSent, let slot = downstreams.lookup(exchange.value.downstream) {
-            setTimer(slot, after: Int64(timeouts.body) * 1_000)
+            setTimer(slot, after: bodyWait(slot))
             resumeLater(slot)
         }
     }
@@ -266,7 +266,7 @@ extension Worker {
             if slot.value.request == .body {
                 slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
                 slot.value.phaseBytes = 0
-                if slot.value.output.isEmpty { setTimer(slot, after: Int64(timeouts.body) * 1_000) }
+                if slot.value.output.isEmpty { setTimer(slot, after: bodyWait(slot)) }
             }
             resumeLater(slot)
         }

@@ -128,11 +128,20 @@ extension Worker: HTTP2Owner {
             slot.value.stream.isClosed = true
             // A regular end is settled with the frames that carried it.
             if !slot.value.stream.hasEnded || slot.value.stream.isLingering {
+                if isFairReset(slot) {
+                    current?.value.multiplex.budget.earn(FrameBudget.pointsPerFairReset)
+                }
                 abandonStream(slot, slot.value.stream.hasEnded ? .none : .callerGone, isClosed: true)
             }
         } else if let slot = upstreamStream(tag) {
             upstreamStreamClosed(slot, code)
         }
+    }
+
+    private func isFairReset(_ slot: Slot<Downstream>) -> Bool {
+        let age = state.value.nowMicroseconds &- slot.value.arrivedMicroseconds
+        return slot.value.stream.answer != .head
+            || slot.value.arrivedMicroseconds > 0 && age >= FrameBudget.fairResetMicroseconds
     }
 
     package func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
@@ -159,7 +168,9 @@ extension Worker: HTTP2Owner {
         if let slot = stream(tag) {
             frames.append(slot.value.output.span(0..<count))
             slot.value.output.consume(count)
-            current?.value.multiplex.budget.earn(1)
+            if slot.value.output.isEmpty || count >= FrameBudget.cutFrameBytesMin {
+                current?.value.multiplex.budget.earn(FrameBudget.pointsPerBodyFrame)
+            }
             slot.value.stallBytes += Int64(count)
             if slot.value.output.isEmpty {
                 noteSent(slot)

@@ -37,6 +37,7 @@ struct ProtocolTests {
         Setup().with {
             $0.upstreamEndpoints = ["http://127.0.0.1:\(ports.h1)"]
             $0.upstream = "response_timeout: 1s"
+            $0.timeouts = "drain_delay: 0s, body: 1s"
             $0.moreUpstreams = [("h2", ports.h2), ("old", ports.old), ("frail", ports.frail)].map {
                 "  \($0): { endpoints: [\"http://127.0.0.1:\($1)\"], http2: true, response_timeout: 1s }\n"
             }.joined()
@@ -59,7 +60,7 @@ struct ProtocolTests {
         }
     }
 
-    @Test("each case is met", arguments: [("websocket", 56), ("connect", 30), ("grpc", 40), ("events", 30)])
+    @Test("each case is met", arguments: [("websocket", 56), ("connect", 30), ("grpc", 48), ("events", 30)])
     func cases(_ kind: String, _ least: Int) throws {
         let peers = try Clients.start("protocols.py", [kind])
         let ports = try JSONDecoder().decode(Peers.self, from: Data(try peers.line().utf8))

@@ -78,6 +78,7 @@ final class LineProcess {
             command[0], Array(command.dropFirst()), input: .pipe, output: .pipe,
             error: .file(folder.path("err")))
         reader = MessageReader(ByteStream(input: child.outputDescriptor, output: child.inputDescriptor))
+        reader.timeoutSeconds = 60
     }
 
     /// The next line that it says.
