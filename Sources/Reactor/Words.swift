@@ -9,6 +9,22 @@ extension Span<UInt8> {
         return unsafe bytes.unsafeLoadUnaligned(fromByteOffset: index, as: UInt64.self).littleEndian
     }
 
+    /// Whether a byte is among them.
+    public func contains(_ byte: UInt8) -> Bool {
+        let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
+        var index = 0
+        while index &+ 8 <= count {
+            let word = word(at: index) ^ pattern
+            if (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080 != 0 { return true }
+            index &+= 8
+        }
+        while index < count {
+            if self[index] == byte { return true }
+            index &+= 1
+        }
+        return false
+    }
+
     /// Whether the bytes begin with this text.
     @inlinable
     public func hasPrefix(_ text: StaticString) -> Bool {

@@ -85,6 +85,24 @@ struct BadInputTests {
         #expect(upstream.requests.count == 1)
     }
 
+    @Test(
+        "a path parameter does not lead past a route",
+        arguments: [
+            ("/api/admin;x", 400), ("/api/admin;x=1?a=b", 400), ("/api;v=1/admin", 400),
+            ("/api/other;x", 200),
+            ("/api/a;b/c;d", 200), ("/api/admin", 200), ("/api/admin%3Bx", 200), ("/api/x?a;b", 200),
+        ])
+    func pathParameters(_ target: String, _ status: Int) throws {
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.routes = [
+                    "{ path: /api/admin, scopes: [\"admin:write\"], upstream: main }",
+                    "{ path: /api/**, upstream: main }",
+                ]
+            })
+        #expect(try gateway.call(target).status == status)
+    }
+
     @Test("heads and targets over their limits get 431 and 414")
     func tooLong() throws {
         let gateway = try Gateway(

@@ -18,8 +18,8 @@ struct FrameBudget {
     /// of one byte would pay for themselves.
     static let cutFrameBytesMin = 1_024
     static let pointsPerReset: Int32 = 10
-    /// What a reset gives back that ended a call as deadlines and leaving users do: after an answer had begun,
-    /// or after a time in which 128 streams are no more work than calls are.
+    /// What a reset gives back that ended a call as deadlines and leaving users do: after an answer had
+    /// begun, or after a time in which 128 streams are no more work than calls are.
     static let pointsPerFairReset: Int32 = 9
     static let fairResetMicroseconds: Int64 = 100_000
 

@@ -113,8 +113,8 @@ extension Worker {
         return isClosing(exchange)
     }
 
-    /// The upstream has ended a tunnel that it did not reset. A WebSocket ends with a closing frame, or because
-    /// the caller has ended its side; other protocols may have meant it.
+    /// The upstream has ended a tunnel that it did not reset. A WebSocket ends with a closing frame, or
+    /// because the caller has ended its side; other protocols may have meant it.
     func noteTunnelEnd(_ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>) {
         guard exchange.value.isWebSocket, !isClosing(exchange), !connection.value.hasEndedOutput else {
             return

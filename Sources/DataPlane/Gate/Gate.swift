@@ -15,6 +15,8 @@ extension Worker {
         case route(Int)
         case noRoute
         case otherMethods(entry: Int)
+        /// Servers that cut path parameters off see another route than those that do not.
+        case twoRoutes
     }
 
     /// Takes a complete head through the gate.
@@ -57,6 +59,10 @@ extension Worker {
         let pathCount = target.value.count
         target.value.append(block.span(requestHead.value.query))
         let routing = route(pathCount)
+        if case .twoRoutes = routing {
+            refuseMalformed(slot, 400, "a parameter in the path that some servers cut off, to another route")
+            return false
+        }
         if case .route(let number) = routing, rows.routes[number].isPublic {
             if isTooLarge(number) { return refuse(slot, .tooLarge, headCount: headCount, route: number) }
             if requestHead.value.maxForwards == 0 {
@@ -77,9 +83,27 @@ extension Worker {
 
     private func route(_ pathCount: Int) -> Routing {
         let path = target.value
-        guard let entry = rows.router.match(path.span(0..<pathCount)) else { return .noRoute }
+        let match = rows.router.match(path.span(0..<pathCount))
+        if path.span(0..<pathCount).contains(0x3B), match != matchWithoutParameters(pathCount) {
+            return .twoRoutes
+        }
+        guard let entry = match else { return .noRoute }
         let number = rows.router.entries[entry].routes[Int(requestHead.value.method.rawValue)]
         return number >= 0 ? .route(Int(number)) : .otherMethods(entry: entry)
+    }
+
+    /// The same for a server that takes `/a;x=1/b` for `/a/b` (RFC 3986 section 3.3 leaves that to it).
+    private func matchWithoutParameters(_ pathCount: Int) -> Int? {
+        let whole = target.value.count
+        var isParameter = false
+        for index in 0..<pathCount {
+            let byte = target.value.readable[index]
+            if byte == 0x2F || byte == 0x3B { isParameter = byte == 0x3B }
+            if !isParameter { target.value.append(byte: byte) }
+        }
+        let cut = target.value
+        defer { target.value.truncate(to: whole) }
+        return rows.router.match(cut.span(whole..<cut.count))
     }
 
     /// A valid key: is the route there, may the key use it, has the account a permit left?
@@ -88,7 +112,7 @@ extension Worker {
     ) -> Bool {
         metrics.authentication.add(WorkerMetrics.Authentication.ok.rawValue)
         switch routing {
-        case .noRoute:
+        case .noRoute, .twoRoutes:
             return refuse(slot, .noRoute, headCount: headCount, key: key)
         case .otherMethods(let entry):
             return refuse(slot, .methodNotAllowed, headCount: headCount, key: key, entry: entry)

@@ -43,8 +43,9 @@ enum HardLimits {
     /// The same on behalf of addresses that have guessed too often: enough for the good keys among them.
     static let guessesPerSecond: Int64 = 50
     /// Keys of calls under way are looked at again when the last proof that changes are heard is older than
-    /// this, and so often for as long as it is. With an idle worker's turn (200 ms), the walk that it waits for
-    /// (`sweepMicroseconds`) and the look-up, a call ends within a second of a revocation that nobody told of.
+    /// this, and so often for as long as it is. With an idle worker's turn (200 ms), the walk that it waits
+    /// for (`sweepMicroseconds`) and the look-up, a call ends within a second of a revocation that nobody
+    /// told of.
     static let doubtMicroseconds: Int64 = 400_000
     /// Between two walks over the calls under way, and calls looked at in one turn.
     static let sweepMicroseconds: Int64 = 250_000

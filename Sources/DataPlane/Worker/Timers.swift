@@ -90,8 +90,8 @@ extension Worker {
         return slot.value.stallBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
     }
 
-    /// How long the next bytes of a request's body may take, in microseconds. Messages of gRPC come when there
-    /// is something to say: their silence is that of other streams.
+    /// How long the next bytes of a request's body may take, in microseconds. Messages of gRPC come when
+    /// there is something to say: their silence is that of other streams.
     func bodyWait(_ slot: Slot<Downstream>) -> Int64 {
         guard slot.value.kind == .stream, let exchange = exchanges.lookup(slot.value.exchange),
             exchange.value.isGRPC
