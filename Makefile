@@ -107,7 +107,7 @@ bench: build bench-packages ## Measure CPU per request beside nginx, HAProxy and
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/run $(if $(ENVOY),--envoy $(ENVOY))
 
 .PHONY: bench-fleet
-bench-fleet: build test-packages ## Measure what several gateways promise, under faults (about 13 minutes; FLEET=--quick: 4)
+bench-fleet: build test-packages ## Measure what several gateways promise, under faults (about 13 minutes; FLEET=--quick: 5)
 	@GATEWAY_BINARY=$(RELEASE_BINARY) Tests/Bench/fleet $(FLEET)
 
 .PHONY: bench-operations

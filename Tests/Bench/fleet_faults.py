@@ -223,7 +223,8 @@ def failover(bench, outage, ways, repeats):
     watched.master.store(key, tier="bench", account="failover", limits=f"{limit}/{window}s")
     watched.master.stream.flush()
     watched.master.reply()
-    gateways = [bench.start(watched.url, extra=", failed_authentications: off", outage=outage) for _ in range(3)]
+    gateways = [bench.start(watched.url, workers=2, extra=", failed_authentications: off", outage=outage)
+                for _ in range(3)]
     # The share of each is known once all hearts have beaten twice.
     time.sleep(2.5)
     storm = Storm(gateways, key)

@@ -117,7 +117,7 @@ class Sentinels:
     def __init__(self, bench):
         self.bench = bench
         self.master = bench.redis(options=self.options)
-        self.replica = bench.redis(options=[*self.options, "--replicaof", f"127.0.0.1 {self.master.port}"])
+        self.replica = bench.redis(options=[*self.options, "--replicaof", "127.0.0.1", str(self.master.port)])
         self.ports = [free_port() for _ in range(3)]
         self.processes = []
         for port in self.ports:
@@ -188,7 +188,7 @@ class Sentinels:
         if self.left == "killed":
             self.replica = self.bench.redis(
                 port=self.replica.port,
-                options=[*self.options, "--replicaof", f"127.0.0.1 {self.master.port}"])
+                options=[*self.options, "--replicaof", "127.0.0.1", str(self.master.port)])
         else:
             self.replica.connect()
             self.replica.command("REPLICAOF", "127.0.0.1", self.master.port)

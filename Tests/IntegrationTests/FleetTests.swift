@@ -172,7 +172,7 @@ struct FleetTests {
     func failovers(_ outage: String) throws {
         let sentinels = try RedisSentinels()
         let fleet = try Fleet(
-            3, limits: "300/2s", sentinels: sentinels, workers: 1, store: "on_outage: \(outage)")
+            3, limits: "300/2s", sentinels: sentinels, store: "on_outage: \(outage)")
         fleet.wait(milliseconds: 2_200)
         fleet.hammer(2)
         var servers = [sentinels.master, sentinels.replica]

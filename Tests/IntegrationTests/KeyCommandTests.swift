@@ -317,15 +317,16 @@ struct KeyCommandTests {
     @Test(
         "killed at any point, create and rotate leave no unknown key and lose none", arguments: [false, true])
     func killed(_ isCluster: Bool) throws {
-        let redis = try RedisServer(
-            port: isCluster ? try RedisCluster.portWithBus() : nil,
-            options: isCluster ? ["--cluster-enabled", "yes"] : [])
-        let proxy = try FaultProxy(to: redis.port)
+        let port = isCluster ? try RedisCluster.portWithBus() : try Ports.free()
+        let proxy = try FaultProxy(to: port)
         defer { proxy.stop() }
+        // It names itself by the proxy, so that every command passes there.
+        let announced = [
+            "--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.1", "--cluster-announce-port",
+            "\(proxy.port)",
+        ]
+        let redis = try RedisServer(port: port, options: isCluster ? announced : [])
         if isCluster {
-            // It names itself by the proxy, so that every command passes there.
-            try redis.command("CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")
-            try redis.command("CONFIG", "SET", "cluster-announce-port", "\(proxy.port)")
             try redis.command(["CLUSTER", "ADDSLOTS"] + (0..<ClusterSlots.count).map(String.init))
             try Deadline(seconds: 10).wait("the cluster") {
                 try redis.command("CLUSTER", "INFO").contains("cluster_state:ok")

@@ -142,7 +142,7 @@ final class RedisSentinels: Sendable {
         let options = authentication + ["--repl-diskless-sync-delay", "0"]
         master = try RedisServer(password: password, options: options)
         replica = try RedisServer(
-            password: password, options: options + ["--replicaof", "127.0.0.1 \(master.port)"])
+            password: password, options: options + ["--replicaof", "127.0.0.1", "\(master.port)"])
         folder = try TemporaryFolder()
         var ports: [UInt16] = []
         var children: [ChildProcess] = []

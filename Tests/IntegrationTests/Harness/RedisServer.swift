@@ -8,6 +8,13 @@ final class RedisServer: Sendable {
     /// `REDIS_SERVER` names one.
     static let program = ProcessInfo.processInfo.environment["REDIS_SERVER"] ?? "redis-server"
 
+    /// Whether it was built with TLS; Debian's was.
+    static let speaksTLS: Bool = {
+        guard program != "redis-server" else { return true }
+        let outcome = try? ChildProcess.run(program, ["--port", "0", "--tls-port", "1"], within: 10)
+        return outcome?.output.contains("Failed to configure TLS") ?? false
+    }()
+
     /// How it listens.
     enum Transport { case plain, tls, unixSocket }
 
