@@ -1,10 +1,12 @@
 // A light TLS 1.3 load generator: one thread, epoll, closed loop, keep-alive or a handshake for every request.
 //
 //   load --port N [--path /1k] [--connections 64] [--seconds 3] [--keys FILE] [--status 200] [--body 1024]
-//        [--rate R] [--tolerate N] [--requests N] [--handshakes] [--idle]
+//        [--rate R] [--start T] [--slice SECONDS --out FILE] [--tolerate N] [--requests N] [--handshakes] [--idle]
 //
 // Every answer's status and body length are checked; one wrong answer (N with --tolerate) and the run counts for
-// nothing. With --rate the loop is open: R requests a second, latency from when each was due. Prints one line of
+// nothing. With --rate the loop is open: R requests a second, latency from when each was due, the first at T of
+// CLOCK_MONOTONIC. With --slice every latency goes to a file with the number of the slice of time in which its request
+// was due: a count (64 bits), as many floats of microseconds, as many numbers of 16 bits. Prints one line of
 // JSON. With --idle it opens the connections, prints a line and waits for its input.
 #include <arpa/inet.h>
 #include <errno.h>
@@ -37,6 +39,9 @@ static long wantedBody = -1;
 static double seconds = 3;
 // Open loop: requests a second, sent when they are due whether or not earlier ones were answered; 0 for closed loop.
 static double rate = 0;
+static double start = 0, slice = 0;
+static const char *out = NULL;
+static unsigned short *slices;
 static Connection **waiting;
 static int waitingCount;
 static long tolerated = 0, other = 0;
@@ -48,7 +53,7 @@ static int opened;
 static long finished, errors, wanted = 0;
 static double *latencies;
 static long latencyCount;
-#define LATENCIES 4000000
+#define LATENCIES 16000000
 static char scratch[262144];
 
 static double now(void) {
@@ -174,7 +179,10 @@ static void handle(Connection *c, unsigned events) {
         }
         if (!done) continue;
         finished++;
-        if (latencyCount < LATENCIES) latencies[latencyCount++] = now() - c->started;
+        if (latencyCount < LATENCIES) {
+            if (out) slices[latencyCount] = (unsigned short)((c->started - start) / slice);
+            latencies[latencyCount++] = now() - c->started;
+        }
         if (handshakes) {
             SSL_shutdown(c->ssl);
             closeConnection(c);
@@ -229,6 +237,18 @@ static int waitUntil(double due, struct epoll_event *events) {
     return epoll_pwait2(poller, events, 256, &timeout, NULL);
 }
 
+static void writeSlices(void) {
+    FILE *stream = fopen(out, "wb");
+    if (!stream) fail("cannot write the latencies");
+    fwrite(&latencyCount, sizeof latencyCount, 1, stream);
+    for (long i = 0; i < latencyCount; i++) {
+        float microseconds = (float)(latencies[i] * 1e6);
+        fwrite(&microseconds, sizeof microseconds, 1, stream);
+    }
+    fwrite(slices, sizeof *slices, latencyCount, stream);
+    fclose(stream);
+}
+
 int main(int count, char **arguments) {
     const char *keyFile = NULL;
     for (int i = 1; i < count; i++) {
@@ -243,12 +263,16 @@ int main(int count, char **arguments) {
         else if (!strcmp(arguments[i], "--status")) wantedStatus = atoi(arguments[++i]);
         else if (!strcmp(arguments[i], "--tolerate")) tolerated = atol(arguments[++i]);
         else if (!strcmp(arguments[i], "--rate")) rate = atof(arguments[++i]);
+        else if (!strcmp(arguments[i], "--start")) start = atof(arguments[++i]);
+        else if (!strcmp(arguments[i], "--slice")) slice = atof(arguments[++i]);
+        else if (!strcmp(arguments[i], "--out")) out = arguments[++i];
         else if (!strcmp(arguments[i], "--requests")) wanted = atol(arguments[++i]);
         else if (!strcmp(arguments[i], "--body")) wantedBody = atol(arguments[++i]);
         else fail("unknown option");
     }
     readKeys(keyFile);
     latencies = malloc(LATENCIES * sizeof *latencies);
+    slices = malloc(LATENCIES * sizeof *slices);
     context = SSL_CTX_new(TLS_client_method());
     SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION);
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
@@ -262,7 +286,8 @@ int main(int count, char **arguments) {
     while (opened < (idle && connections > 16 ? 16 : connections)) openConnection(&all[opened++]);
     struct epoll_event events[256];
     if (rate > 0) openAll(events);
-    double start = now(), end = start + seconds, due = start;
+    if (start <= 0) start = now();
+    double end = start + seconds, due = start;
     while (now() < end) {
         int n = rate > 0 ? waitUntil(due, events) : epoll_wait(poller, events, 256, 100);
         for (int i = 0; i < n; i++) handle(events[i].data.ptr, events[i].events);
@@ -282,6 +307,7 @@ int main(int count, char **arguments) {
         char byte;
         return read(0, &byte, 1) < 0;
     }
+    if (out) writeSlices();
     qsort(latencies, latencyCount, sizeof *latencies, compare);
     double p50 = latencyCount ? latencies[latencyCount / 2] : 0, p99 = latencyCount ? latencies[latencyCount * 99 / 100] : 0;
     double longest = latencyCount ? latencies[latencyCount - 1] : 0;

@@ -6,17 +6,19 @@ upgrades    SIGUSR2 under load, HTTP/1.1 and HTTP/2, kept and fresh connections:
 drains      SIGTERM under the same load, callers that go when they are told to: failed calls
 storm       50,000 connections against a cap of 10,000: what open callers notice, memory and CPU
 handshakes  20,000 callers that send nothing or half a ClientHello, with the usual cap and with room for 18,000
-scrape      /metrics ten times a second: p99 of calls with and without, in turns; CPU of a scrape by thread
+scrape      /metrics ten times a second, in every other half second of a steady load: p99 with and without, its
+            change with a bootstrap interval over the pairs of slices; CPU of a scrape by thread
 """
 
 import argparse
+import array
+import bisect
 import collections
 import json
-import math
 import os
+import random
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -222,55 +224,57 @@ def fresh_during(bench, gateway, seconds, *arguments):
     return {"good_fresh_during": chosen(load), "storm_meanwhile": storm.figures()}
 
 
-def scrape_rounds(bench, rounds, seconds, rate):
-    """The p99 of calls with ten scrapes a second and without, in turns that change places."""
+def quantile(rows, share):
+    """The latency that this share of all rows together does not exceed; each row is sorted."""
+    wanted = share * sum(map(len, rows))
+    low, high = 0.0, max(row[-1] for row in rows)
+    while high - low > low * 1e-4:
+        middle = (low + high) / 2
+        if sum(bisect.bisect_right(row, middle) for row in rows) < wanted:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def scrape_slices(bench, pairs, seconds, load):
+    """Latencies in slices of time with ten scrapes a second and without, of one run that is never interrupted."""
     gateway = start(bench)
-    stop = threading.Event()
-
-    def scrape():
-        line = socket.create_connection(("127.0.0.1", gateway.admin))
-        stream = line.makefile("rb")
-        while not stop.wait(0.1):
-            line.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-            length = 0
-            while field := stream.readline().strip():
-                if field.lower().startswith(b"content-length:"):
-                    length = int(field.split(b":")[1])
-            stream.read(length)
-
-    def measure(is_scraped):
-        stop.clear()
-        thread = threading.Thread(target=scrape)
-        if is_scraped:
-            thread.start()
-        result = json.loads(bench.load(
-            gateway, [KEY], "--connections", 32, "--seconds", seconds, "--rate", rate).communicate()[0])
-        stop.set()
-        if is_scraped:
-            thread.join()
-        return result
-
-    measure(False)
-    pairs = []
-    for number in range(rounds):
-        order = (True, False) if number % 2 else (False, True)
-        found = {is_scraped: measure(is_scraped) for is_scraped in order}
-        pairs.append({
-            which: found[True][which] / found[False][which] for which in ("p50_us", "p99_us")}
-            | {"without": found[False]["p99_us"], "with": found[True]["p99_us"]})
+    closed = json.loads(bench.load(gateway, [KEY], "--connections", 64, "--seconds", 4).communicate()[0])
+    rate = round(load * closed["requests"] / closed["seconds"], -2)
+    path, begin = f"{bench.folder}/latencies", time.monotonic() + 2
+    caller = bench.load(
+        gateway, [KEY], "--connections", 64, "--rate", rate, "--seconds", 2 * pairs * seconds, "--start", begin,
+        "--slice", seconds, "--out", path)
+    scraper = bench.track(subprocess.Popen(
+        [f"{bench.folder}/scrape", str(gateway.admin), str(begin), str(seconds), str(2 * pairs)],
+        stdout=subprocess.PIPE, text=True))
+    result = json.loads(caller.communicate()[0])
+    scraped = json.loads(scraper.communicate()[0])
     gateway.process.kill()
+    with open(path, "rb") as file:
+        count, latencies, numbers = int.from_bytes(file.read(8), "little"), array.array("f"), array.array("H")
+        latencies.fromfile(file, count)
+        numbers.fromfile(file, count)
+    rows = [array.array("f") for _ in range(2 * pairs)]
+    for latency, number in zip(latencies, numbers):
+        rows[number].append(latency)
+    rows = [array.array("f", sorted(row)) for row in rows]
+    # By pair: the slice that was scraped, and its neighbour; as scrape.c has it.
+    slices = [(rows[2 * n + first], rows[2 * n + 1 - first]) for n in range(pairs) for first in [n.bit_count() % 2]]
 
-    def change(which):
-        logs = [math.log(pair[which]) for pair in pairs]
-        error = 1.96 * statistics.stdev(logs) / math.sqrt(len(logs))
-        mean = statistics.mean(logs)
-        return (f"{100 * mean:+.2f} % (95 %: {100 * (mean - error):+.2f} to {100 * (mean + error):+.2f}; "
-                f"median {100 * statistics.median(logs):+.2f})")
+    def change(slices, share):
+        return quantile([on for on, _ in slices], share) / quantile([off for _, off in slices], share) - 1
+
+    def shown(share):
+        drawn = sorted(change(random.choices(slices, k=pairs), share) for _ in range(500))
+        return f"{100 * change(slices, share):+.2f} % (95 %: {100 * drawn[12]:+.2f} to {100 * drawn[487]:+.2f})"
 
     return {
-        "rounds": rounds, "seconds_each": seconds, "rate": rate, "p99_change": change("p99_us"),
-        "p50_change": change("p50_us"), "p99_us_without": round(statistics.median(p["without"] for p in pairs)),
-        "p99_us_with": round(statistics.median(p["with"] for p in pairs)),
+        "pairs": pairs, "seconds_each": seconds, "rate": rate, "of_capacity": load, "requests": result["requests"],
+        "errors": result["errors"], **scraped, "p99_change": shown(0.99), "p50_change": shown(0.5),
+        "p99_us": {name: round(quantile([pair[which] for pair in slices], 0.99), 1)
+                   for which, name in enumerate(("scraped", "not_scraped"))},
     }
 
 
@@ -312,7 +316,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
-    parser.add_argument("--count", type=int, help="upgrades, drains or rounds")
+    parser.add_argument("--count", type=int, help="upgrades, drains or pairs of slices")
     parser.add_argument("what", nargs="*", default=["reloads", "upgrades", "drains", "storm", "handshakes", "scrape"])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -330,7 +334,7 @@ def main():
             tell("drains", drains(bench, options.count or 10))
         if "scrape" in options.what:
             tell("scrape", scrape_cost(bench, 1000))
-            tell("scrape", scrape_rounds(bench, options.count or 30, 4, 3000))
+            tell("scrape", scrape_slices(bench, options.count or 400, 0.5, 0.55))
         for process in [0] + [each.pid for each in bench.processes if each.poll() is None]:
             os.sched_setaffinity(process, set(range(1, os.cpu_count())))
         if "storm" in options.what:
