@@ -52,6 +52,31 @@ struct DocumentTests {
         try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
     }
 
+    @Test("every command that a sentence or a table names exists, with its options")
+    func inlineCommands() throws {
+        var found = 0
+        for path in ["README.md"] + Self.documents.map({ "Sources/gateway/gateway.docc/\($0).md" }) {
+            let text = try String(contentsOf: Self.root.appending(path: path), encoding: .utf8)
+            let spans = text.split(separator: "\n").flatMap { line in
+                line.split(separator: "`", omittingEmptySubsequences: false).enumerated()
+                    .filter { $0.offset % 2 == 1 }.map(\.element)
+            }
+            for span in spans {
+                guard let words = span.firstMatch(of: /\bgateway ([a-z].*)/)?.1.split(separator: " ") else {
+                    continue
+                }
+                found += 1
+                let command = words.prefix { $0.allSatisfy(\.isLowercase) }.map(String.init)
+                let help = try ChildProcess.run(try Gateway.binary(), command + ["--help"])
+                #expect(help.status == 0, "\(path): \(span)")
+                for option in words where option.hasPrefix("--") {
+                    #expect(help.output.contains(option), "\(path): \(span)")
+                }
+            }
+        }
+        #expect(found >= 10)
+    }
+
     @Test("the configuration reference is what the program prints")
     func reference() throws {
         let printed = try ChildProcess.run(try Gateway.binary(), ["config", "reference"])
