@@ -28,7 +28,9 @@ extension HTTP2Engine {
             let slice = parsed.value.fields[index]
             if slice.id.isHopByHop { continue }
             // A tunnel has no length, and the proof of the upgrade was for HTTP/1.1.
-            if status != parsed.value.status, slice.id == .contentLength || isWebSocketAccept(text, slice) {
+            if status != parsed.value.status,
+                slice.id == .contentLength || Self.isWebSocketAccept(text, slice)
+            {
                 continue
             }
             // A gRPC answer without messages is its trailers alone, of which a length is no part.
@@ -234,12 +236,9 @@ extension HTTP2Engine {
         slice.name.count == 17 && text.span(slice.name).equalsIgnoringCase("sec-websocket-key")
     }
 
-    private func isWebSocketAccept(_ text: Block, _ slice: FieldSlice) -> Bool {
-        guard slice.name.count == 20 else { return false }
-        let name = text.span(slice.name)
-        let wanted: StaticString = "sec-websocket-accept"
-        for index in 0..<20 where unsafe name[index] | 0x20 != wanted.utf8Start[index] | 0x20 { return false }
-        return true
+    /// Whether a field is `Sec-WebSocket-Accept`, which answers that key.
+    package static func isWebSocketAccept(_ text: Block, _ slice: FieldSlice) -> Bool {
+        slice.name.count == 20 && text.span(slice.name).equalsIgnoringCase("sec-websocket-accept")
     }
 
     private func withProvider<Result>(

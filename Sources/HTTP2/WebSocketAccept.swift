@@ -3,6 +3,8 @@ package import Reactor
 /// What a server proves its agreement to a WebSocket with (RFC 6455 section 4.2.2). Upstreams of HTTP/2 agree
 /// without (RFC 8441 section 5); callers of HTTP/1.1 insist on it.
 package enum WebSocketAccept {
+    /// Bytes of a proof: 20 as base64.
+    package static let bytes = 28
     private static let suffix: StaticString = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
     /// Writes the proof for a caller's key of at most 128 bytes.
@@ -14,6 +16,20 @@ package enum WebSocketAccept {
         Base64.write(20, into: &writer) {
             UInt8(truncatingIfNeeded: digest[$0 >> 2] >> UInt32(24 - 8 * ($0 & 3)))
         }
+    }
+
+    /// Whether a value proves agreement with a key.
+    ///
+    /// - Parameter scratch: an empty block with room for a proof.
+    package static func isProof(
+        _ value: Span<UInt8>, of key: Span<UInt8>, scratch: inout Block
+    ) -> Bool {
+        guard !key.isEmpty, value.count == bytes else { return false }
+        var writer = ByteWriter(scratch)
+        write(key, into: &writer)
+        scratch.commit(writer)
+        for index in 0..<bytes where scratch.readable[index] != value[index] { return false }
+        return true
     }
 }
 

@@ -5,6 +5,8 @@ Prints the ports of its upstreams as one JSON line and reads one with what the c
 number and what failed. Arguments: words that names must contain.
 """
 
+import base64
+import hashlib
 import itertools
 import json
 import socket
@@ -21,7 +23,7 @@ UPGRADE = (
     "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 )
-SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"
+AGREES = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 EVENTS = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 
@@ -31,8 +33,18 @@ def require(holds, what):
         raise AssertionError(what)
 
 
+def proof(fields):
+    """RFC 6455 section 4.2.2."""
+    key = fields.get("sec-websocket-key", "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+    return b"Sec-WebSocket-Accept: " + base64.b64encode(hashlib.sha1(key.encode()).digest()) + b"\r\n"
+
+
+def switch(fields):
+    return AGREES + proof(fields) + b"\r\n"
+
+
 def echo(stream, path, fields, rest):
-    stream.sendall(SWITCH + b"\r\n" + rest)
+    stream.sendall(switch(fields) + rest)
     data = rest
     while part := stream.recv(65_536):
         data += part
@@ -48,16 +60,16 @@ def answering(content):
     return script
 
 
-def switching(content):
+def switching(content, *more):
     def script(stream, path, fields, rest):
-        stream.sendall(content)
+        stream.sendall(content + b"".join(part(fields) if callable(part) else part for part in more))
         until_end(stream, path, rest)
 
     return script
 
 
 def sinks(stream, path, fields, rest):
-    stream.sendall(SWITCH + b"\r\n")
+    stream.sendall(switch(fields))
     until_end(stream, path, rest)
 
 
@@ -74,13 +86,13 @@ def late(stream, path, fields, rest):
 
 
 def half(stream, path, fields, rest):
-    stream.sendall(SWITCH + b"\r\nlast words")
+    stream.sendall(switch(fields) + b"last words")
     stream.shutdown(socket.SHUT_WR)
     until_end(stream, path, rest)
 
 
 def breaks(stream, path, fields, rest):
-    stream.sendall(SWITCH + b"\r\nx")
+    stream.sendall(switch(fields) + b"x")
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
@@ -143,9 +155,11 @@ h1 = Plain({
     "version": answering(b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n"),
     "bare": switching(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),
     "other": switching(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: chat\r\n\r\n"),
-    "unasked": switching(SWITCH + b"\r\n"),
+    "unasked": switching(AGREES, proof, b"\r\n"),
+    "unproved": switching(AGREES + b"\r\n"), "overproved": switching(AGREES, proof, proof, b"\r\n"),
+    "disproved": switching(AGREES + b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
     "success": answering(OK),
-    "fields": switching(SWITCH + b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: permessage-deflate\r\nX-Odd: 1\r\n\r\n"),
+    "fields": switching(AGREES, proof, b"Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Extensions: permessage-deflate\r\nX-Odd: 1\r\n\r\n"),
     "chunked": events(b"Transfer-Encoding: chunked\r\n"), "close": events(b"Connection: close\r\n"), "open": events(b""),
     "old": events(b"", head=EVENTS.replace(b"1.1", b"1.0")),
     "cut": events(b"Transfer-Encoding: chunked\r\n", parts=(b"data: a\n\n",), ends=False),

@@ -51,6 +51,15 @@ def websocket_without_its_own_fields_is_the_upstreams_business(scene):
 
 
 @case
+def websocket_with_two_keys(scene):
+    path = scene.path("h1", "echo")
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    require(scene.ask(path, UPGRADE + key).head()[0] == 400, "not refused")
+    require(not seen.has(path, "line"), "the upstream was asked")
+    opened(scene, fields="Connection: Upgrade\r\nUpgrade: chat\r\n" + key + key, script="other")
+
+
+@case
 def websocket_of_another_version_gets_the_upstreams_refusal(scene):
     caller = scene.ask(scene.path("h1", "version"), UPGRADE.replace("13", "12"))
     status, answered = caller.head()
@@ -282,6 +291,15 @@ def connect_data_before_the_answer_waits(scene):
     streams.data(stream, b"early")
     require(streams.head(stream)[0] == 200 and streams.take(stream, 5) == b"early", "lost")
     require(not seen.has(path, "early"), "passed before the upstream had agreed")
+
+
+@case
+def connect_without_proof_of_agreement(scene):
+    for script in ["unproved", "disproved", "overproved"]:
+        streams, stream, path = tunnelled(scene, "h1", script, VERSION)
+        require(streams.head(stream)[0] == 502, f"{script} is taken for a WebSocket")
+    caller = scene.ask(scene.path("h1", "unproved"), UPGRADE)
+    require(caller.head()[0] == 101, "callers of HTTP/1.1 look for themselves")
 
 
 @case

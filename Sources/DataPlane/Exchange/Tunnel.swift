@@ -1,3 +1,4 @@
+import HTTP2
 import HTTPWire
 import Reactor
 import TLS
@@ -14,7 +15,8 @@ extension Worker {
     ) -> Bool {
         guard exchange.value.wantsUpgrade, responseHead.value.hasUpgradeOption,
             isAskedFor(exchange, block.span(responseHead.value.upgrade)),
-            let slot = downstreams.lookup(exchange.value.downstream), serialiseSwitch(exchange, block)
+            let slot = downstreams.lookup(exchange.value.downstream),
+            provesAgreement(exchange, connection, slot, block), serialiseSwitch(exchange, block)
         else {
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false
@@ -60,6 +62,62 @@ extension Worker {
         }
         return false
     }
+
+    // MARK: WebSocket's keys
+
+    /// Whether the request being read has more than one `Sec-WebSocket-Key` for a WebSocket (RFC 6455
+    /// section 11.3.1): two readers could answer different ones.
+    func hasSeveralKeys() -> Bool {
+        let block = plain.value
+        let chosen = Self.chosenProtocol(block.readable, requestHead.value.upgrade)
+        guard block.span(chosen).equalsIgnoringCase("websocket") else { return false }
+        var count = 0
+        for index in 0..<requestHead.value.fieldCount
+        where HTTP2Engine.isWebSocketKey(block, requestHead.value.fields[index]) {
+            count += 1
+        }
+        return count > 1
+    }
+
+    /// Where `Sec-WebSocket-Key` stands in a request of our own; empty when it has none.
+    func webSocketKey(_ head: Block) -> Range<Int> {
+        guard
+            case .complete = RequestParser.parse(
+                head.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
+        else { return 0..<0 }
+        for index in 0..<framedRequest.value.fieldCount {
+            let slice = framedRequest.value.fields[index]
+            if HTTP2Engine.isWebSocketKey(head, slice) { return slice.value }
+        }
+        return 0..<0
+    }
+
+    /// Whether an upstream of HTTP/1.1 answers the key as a WebSocket must (RFC 6455 section 4.1). Callers of
+    /// HTTP/1.1 look for themselves; for those of HTTP/2 the gateway has made the key, and nobody else can.
+    private func provesAgreement(
+        _ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>, _ slot: Slot<Downstream>,
+        _ block: Block
+    ) -> Bool {
+        guard slot.value.kind == .stream, connection.value.kind == .http1,
+            block.span(responseHead.value.upgrade).equalsIgnoringCase("websocket")
+        else { return true }
+        let head = exchange.value.head
+        let key = head.span(webSocketKey(head))
+        var scratch = pool.take(atLeast: WebSocketAccept.bytes)
+        defer { pool.give(&scratch) }
+        var count = 0
+        var isRight = false
+        for index in 0..<responseHead.value.fieldCount {
+            let slice = responseHead.value.fields[index]
+            guard HTTP2Engine.isWebSocketAccept(block, slice) else { continue }
+            count += 1
+            scratch.clear()
+            isRight = WebSocketAccept.isProof(block.span(slice.value), of: key, scratch: &scratch)
+        }
+        return count == 1 && isRight
+    }
+
+    // MARK: Bytes
 
     /// Passes on what the caller has sent into its tunnel.
     ///

@@ -42,6 +42,10 @@ extension Worker {
             refuseMalformed(slot, .protocolNotTunnelled)
             return false
         }
+        if requestHead.value.wantsUpgrade, hasSeveralKeys() {
+            refuseMalformed(slot, 400, "more than one Sec-WebSocket-Key")
+            return false
+        }
         let block = plain.value
         target.value.clear()
         if requestHead.value.targetForm == .asterisk {

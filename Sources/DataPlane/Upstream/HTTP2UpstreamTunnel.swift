@@ -58,15 +58,7 @@ extension Worker {
     func takeAgreement(_ stream: Slot<UpstreamConnection>, endsStream: Bool) {
         guard let exchange = exchanges.lookup(stream.value.exchange), !exchange.value.isDead else { return }
         let head = exchange.value.head
-        var key = 0..<0
-        if case .complete = RequestParser.parse(
-            head.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
-        {
-            for index in 0..<framedRequest.value.fieldCount {
-                let slice = framedRequest.value.fields[index]
-                if HTTP2Engine.isWebSocketKey(head, slice) { key = slice.value }
-            }
-        }
+        let key = webSocketKey(head)
         pool.ensureRoom(
             for: http2.block.value.textBytesMax + exchange.value.upgrade.count, in: &stream.value.input)
         var writer = ByteWriter(stream.value.input)
