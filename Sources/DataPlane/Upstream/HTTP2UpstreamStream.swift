@@ -246,10 +246,15 @@ extension Worker {
         stream.value.stream.answerHasEnded = true
         if stream.value.stream.answersInChunks {
             pool.ensureRoom(for: http2.block.value.textBytesMax + 32, in: &stream.value.input)
-            stream.value.input.append("0\r\n")
-            var writer = ByteWriter(stream.value.input)
-            http2.block.value.writeTrailers(into: &writer)
-            stream.value.input.commit(writer)
+            if http2.block.value.problem == .none {
+                stream.value.input.append("0\r\n")
+                var writer = ByteWriter(stream.value.input)
+                http2.block.value.writeTrailers(into: &writer)
+                stream.value.input.commit(writer)
+            } else {
+                // No chunk: the answer must not look whole (RFC 9113 section 8.1.1).
+                stream.value.input.append("?\r\n")
+            }
         }
         answerLater(stream)
     }
