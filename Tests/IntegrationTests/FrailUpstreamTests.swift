@@ -41,6 +41,29 @@ struct FrailUpstreamTests {
         }
     }
 
+    @Test("what was refused unread is sent again with its body", arguments: ["refuse", "leave"])
+    func refused(_ how: String) throws {
+        let scene = try Scene()
+        let body = String(repeating: "b", count: 30_000)
+        #expect(try scene.gateway.call("/api/1/\(how)", method: "POST", body: body).text == body)
+        let client = try scene.gateway.connect()
+        let chunked = Gateway.request(
+            "/api/2/\(how)", method: "POST", fields: "Transfer-Encoding: chunked\r\n")
+        try client.send(chunked + "3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        #expect(try client.response().text == "abcde")
+        try client.send(chunked.replacing("/2/", with: "/3/") + "0\r\n\r\n")
+        #expect(try client.response().text == "")
+        #expect(try scene.seen().bodies == [30_000, 30_000, 5, 5, 0, 0])
+    }
+
+    @Test("a long body is not kept, and its call not sent again in part")
+    func long() throws {
+        let scene = try Scene()
+        let body = String(repeating: "b", count: 100_000)
+        #expect(try scene.gateway.call("/api/refuse", method: "POST", body: body).status == 502)
+        #expect(try scene.seen().bodies == [100_000])
+    }
+
     @Test(
         "malformed trailers cut their answer, so that nobody takes it for whole",
         arguments: ["lines", "feed", "nul", "space", "control", "upper", "name", "nameless"])

@@ -51,6 +51,11 @@ struct Exchange: ~Copyable {
     /// Interim answers passed on.
     var interimAnswers: Int32 = 0
     var requestBodyBytes: Int64 = 0
+    /// What an upstream of HTTP/2 has been sent of the body, as long as that is little and no answer has
+    /// come: a call that is refused unread is sent again with it.
+    var keptBody = Block.none
+    /// Whether more has been sent than is kept.
+    var hasLostBody = false
     var requestBodyLimit: Int64
     var expectsContinue: Bool
     var acceptsTrailers: Bool

@@ -62,10 +62,16 @@ extension Worker {
         claimUpstream(connection)
         // What had to be sent first may have failed.
         if connection.value.isDead || exchange.value.isDead { return }
+        let start = toUpstream.value.count
         if exchange.value.requestFraming == .chunked {
             forwardChunks(exchange)
-            return
+        } else {
+            forwardCounted(exchange)
         }
+        if connection.value.kind == .stream { keepBody(exchange, from: start) }
+    }
+
+    private func forwardCounted(_ exchange: Slot<Exchange>) {
         let room = toUpstream.value.freeCount
         let n = min(Int(min(exchange.value.requestRemaining, Int64(plain.value.count))), room)
         let block = plain.value
@@ -74,6 +80,22 @@ extension Worker {
         exchange.value.requestRemaining -= Int64(n)
         exchange.value.requestBodyBytes += Int64(n)
         if exchange.value.requestRemaining == 0 { requestIsSent(exchange) }
+    }
+
+    /// Keeps what has been written to the scratch block, as long as it is little.
+    private func keepBody(_ exchange: Slot<Exchange>, from start: Int) {
+        let written = toUpstream.value
+        guard !exchange.value.isDead, exchange.value.phase == .awaitingResponse,
+            !exchange.value.hasLostBody, written.count > start
+        else { return }
+        let count = written.count - start
+        guard exchange.value.keptBody.count + count <= HardLimits.keptBodyBytes else {
+            exchange.value.hasLostBody = true
+            pool.give(&exchange.value.keptBody)
+            return
+        }
+        pool.ensureRoom(for: count, in: &exchange.value.keptBody)
+        exchange.value.keptBody.append(written.span(start..<written.count))
     }
 
     private func forwardChunks(_ exchange: Slot<Exchange>) {
@@ -221,6 +243,7 @@ extension Worker {
         }
         if exchange.value.key >= 0 { releaseKey(at: Int(exchange.value.key)) }
         pool.give(&exchange.value.head)
+        pool.give(&exchange.value.keptBody)
         state.value.deadExchanges.append(exchange.reference)
     }
 }

@@ -90,6 +90,7 @@ extension Worker {
             return false
         }
         exchange.value.phase = .streaming
+        pool.give(&exchange.value.keptBody)
         allowSilence(exchange)
         exchange.value.responseFraming = responseHead.value.framing
         exchange.value.dropsResponseTrailers = responseHead.value.hasNominations

@@ -322,7 +322,7 @@ extension Worker {
     private func takeStreamAnswer(_ stream: Slot<UpstreamConnection>) {
         let exchange = exchanges.lookup(stream.value.exchange)
         if stream.value.stream.isRefused, let exchange, exchange.value.phase != .streaming,
-            exchange.value.requestBodyBytes == 0
+            !exchange.value.hasLostBody
         {
             stream.value.stream.isBlameless = true
             dropUpstream(of: exchange)

@@ -129,6 +129,7 @@ extension Worker {
         claimUpstream(connection)
         let head = exchange.value.head
         toUpstream.value.append(head.readable)
+        toUpstream.value.append(exchange.value.keptBody.readable)
         awaitUpstream(connection, exchange)
         updateInterest(connection)
         if !exchange.value.requestIsSent, let slot = downstreams.lookup(exchange.value.downstream) {

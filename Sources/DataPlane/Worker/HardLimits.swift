@@ -25,6 +25,9 @@ enum HardLimits {
     /// Bytes of HTTP/2 request bodies that one worker keeps for upstreams that do not take them, before the
     /// windows of whole connections close too.
     static let bodyBytesHeld = 256 << 20
+    /// Bytes of a body that are kept until its upstream of HTTP/2 has begun to answer: most calls of gRPC and
+    /// most forms. With the longest head they fill what a worker may produce in one turn.
+    static let keptBodyBytes = outputBytes - 131_072
     /// Body bytes of a refused request that are read and dropped to keep its connection.
     static let drainBytes: Int64 = 65_536
     /// Interim answers to one call: enough for hours of 102, an end to a stream of them.
