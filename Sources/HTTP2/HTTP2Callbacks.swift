@@ -200,6 +200,24 @@ func streamClosed(
     }
 }
 
+/// A request that was queued when the peer said GOAWAY, which it has not seen.
+@c
+func frameNotSent(
+    _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ error: Int32,
+    _ user: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard unsafe UInt32(gw_frame_type(frame)) == NGHTTP2_HEADERS.rawValue,
+        unsafe UInt32(gw_frame_category(frame)) == NGHTTP2_HCAT_REQUEST.rawValue
+    else { return 0 }
+    unsafe with(user) { context in
+        let session = unsafe handle(session)
+        let stream = unsafe gw_frame_stream(frame)
+        let tag = session.tag(ofStream: stream)
+        context.owner.http2Closed(session, stream: stream, tag: tag, code: HTTP2Error.refusedStream.rawValue)
+    }
+    return 0
+}
+
 @c
 func frameSent(
     _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?

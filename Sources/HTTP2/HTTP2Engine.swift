@@ -162,6 +162,7 @@ package final class HTTP2Engine {
         unsafe nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, dataReceived)
         unsafe nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, streamClosed)
         unsafe nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, frameSent)
+        unsafe nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, frameNotSent)
     }
 
     // MARK: Sessions

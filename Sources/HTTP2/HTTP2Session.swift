@@ -62,6 +62,9 @@ package struct HTTP2Session {
         unsafe nghttp2_session_resume_data(raw, stream)
     }
 
+    /// Asks for a sign of life.
+    package func ping() { unsafe nghttp2_submit_ping(raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), nil) }
+
     // MARK: Ends
 
     package func reset(_ stream: Int32, _ code: HTTP2Error) {
@@ -96,6 +99,13 @@ package struct HTTP2Session {
 
     /// Whether the peer takes further requests.
     package var allowsRequests: Bool { unsafe nghttp2_session_check_request_allowed(raw) != 0 }
+
+    /// Whether the peer has broken the protocol so that the connection ends, as long as it has not said GOAWAY
+    /// itself: no further requests, though there are numbers left for them.
+    package var hasGivenUp: Bool {
+        unsafe nghttp2_session_check_request_allowed(raw) == 0
+            && nghttp2_session_get_next_stream_id(raw) <= UInt32(Int32.max)
+    }
 }
 
 /// Error codes of RFC 9113 section 7 that we send.

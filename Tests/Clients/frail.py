@@ -28,6 +28,12 @@ def fields(*pairs):
     return out
 
 
+def later(seconds, function, *arguments):
+    timer = threading.Timer(seconds, function, arguments)
+    timer.daemon = True
+    timer.start()
+
+
 OK = fields((b":status", b"200"))
 SINS = {
     "garbage": lambda stream: b"HTTP/1.1 400 Bad Request\r\n\r\n" * 5,
@@ -76,7 +82,7 @@ class Connection:
 
     def serve(self):
         self.read(len(PREFACE))
-        threading.Timer(delay, self.say).start()
+        later(delay, self.say)
         while True:
             head = self.read(9)
             payload = self.read(int.from_bytes(head[:3], "big"))
@@ -125,7 +131,7 @@ class Connection:
             seen["refused"] += 1
             self.refuse(stream)
         elif what == "slow":
-            threading.Timer(0.02, self.answer, (stream, b"slow")).start()
+            later(0.02, self.answer, stream, b"slow")
         elif what == "refuse" and is_first:
             self.refuse(stream)
         elif what == "leave" and is_first:

@@ -41,6 +41,37 @@ struct FrailUpstreamTests {
         }
     }
 
+    @Test("nothing is asked before an upstream has said how much it takes, and then no more than that")
+    func limit() throws {
+        let scene = try Scene(limit: "4", delay: 150)
+        let statuses = try Curl.statuses(
+            "https://localhost:\(scene.gateway.httpsPort)/api/slow", key: TestKey.enterprise.secret,
+            count: 40, atOnce: 40)
+        #expect(statuses == Array(repeating: 200, count: 40))
+        let seen = try scene.seen()
+        #expect(seen.early == 0 && seen.refused == 0 && seen.most <= 4)
+        // As many as 40 calls fill, and a few that were opened before the limit was known.
+        #expect(seen.connections <= 12, "\(seen.connections)")
+    }
+
+    @Test("an upstream that takes no calls gets none, on one connection, and callers are told to come again")
+    func none() throws {
+        let scene = try Scene("queue_timeout: 300ms", limit: "0")
+        for _ in 0..<3 {
+            let answer = try scene.gateway.call("/api/ok")
+            #expect(answer.status == 503 && answer["Retry-After"] == "1")
+        }
+        #expect(try scene.seen().calls.isEmpty)
+        #expect(try scene.seen().connections == 1)
+    }
+
+    @Test("an upstream that does not say what it takes is one that cannot be reached")
+    func noSettings() throws {
+        let scene = try Scene("connect_timeout: 300ms\nretries: 0", delay: 60_000)
+        #expect(try scene.gateway.call("/api/ok").status == 502)
+        #expect(try scene.seen().calls.isEmpty)
+    }
+
     @Test("what was refused unread is sent again with its body", arguments: ["refuse", "leave"])
     func refused(_ how: String) throws {
         let scene = try Scene()
@@ -65,6 +96,35 @@ struct FrailUpstreamTests {
     }
 
     @Test(
+        "an upstream that breaks the protocol ends its calls at once, and the next one is served",
+        arguments: ["garbage", "compression", "window", "push", "content", "settings"])
+    func nonsense(_ sin: String) throws {
+        let scene = try Scene("response_timeout: 60s")
+        let neighbour = try scene.gateway.connect()
+        try neighbour.send(Gateway.request("/api/hold", method: "POST", body: "x"))
+        try Deadline(seconds: 5).wait("the call") { try scene.seen().bodies.count == 1 }
+        #expect(try scene.gateway.call("/api/\(sin)", method: "POST", body: "x").status == 502)
+        #expect(try neighbour.response(to: "POST").status == 502)
+        #expect(try scene.gateway.call("/api/ok").text == "ok")
+        let seen = try scene.seen()
+        #expect(seen.connections == 2 && seen.calls.count == 3)
+        #expect(seen.goaways.count == 1 && seen.goaways[0] != 0)
+    }
+
+    @Test("a call that nobody need repeat by hand outlives the nonsense that its neighbour was answered")
+    func innocent() throws {
+        let scene = try Scene("response_timeout: 60s\nretries: 1")
+        #expect(try scene.gateway.call("/api/ok").text == "ok")
+        let neighbour = try scene.gateway.connect()
+        try neighbour.send(Gateway.request("/api/hold"))
+        try Deadline(seconds: 5).wait("the call") { try scene.seen().calls.count == 2 }
+        #expect(try scene.gateway.call("/api/garbage", method: "POST").status == 502)
+        try Deadline(seconds: 5).wait("the second try") {
+            try scene.seen().calls.count { $0.hasSuffix("hold") } == 2
+        }
+    }
+
+    @Test(
         "malformed trailers cut their answer, so that nobody takes it for whole",
         arguments: ["lines", "feed", "nul", "space", "control", "upper", "name", "nameless"])
     func trailers(_ kind: String) throws {
@@ -74,10 +134,20 @@ struct FrailUpstreamTests {
         try client.send(Gateway.request("/api/good", fields: fields))
         let good = try client.response()
         #expect(good.text == "body" && good.trailers["x-sum"] == "4")
-        try client.send(Gateway.request("/api/\(kind)", fields: fields))
+        let last = fields.replacing("Connection: TE", with: "Connection: TE, close")
+        try client.send(Gateway.request("/api/\(kind)", fields: last))
         // Either it is known before the answer begins, or the answer ends in the middle.
         let rest = String(decoding: try client.rest(), as: UTF8.self)
         #expect(rest.hasPrefix("HTTP/1.1 502 ") || !rest.hasSuffix("0\r\n\r\n"), "\(rest)")
         #expect(!rest.contains("x-sum") && !rest.contains("x-after"), "\(rest)")
+    }
+
+    @Test("a connection that has died without a word gets no further calls")
+    func silent() throws {
+        let scene = try Scene("response_timeout: 300ms")
+        #expect(try scene.gateway.call("/api/ok").text == "ok")
+        #expect(try scene.gateway.call("/api/mute").status == 504)
+        for _ in 0..<3 { #expect(try scene.gateway.call("/api/ok").text == "ok") }
+        #expect(try scene.seen().connections == 2)
     }
 }

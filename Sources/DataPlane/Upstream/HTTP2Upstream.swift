@@ -5,18 +5,25 @@ import TLS
 
 // Connections of HTTP/2 to endpoints. Calls share them: each is a stream, kept as a connection of one call
 // (see HTTP2UpstreamStream.swift), so that pool, retry and timeouts need not know. An endpoint's connections
-// form a list; the first one with room takes the next call, another is opened when all are full.
+// form a list; the first one with room takes the next call, another is opened when all are full. On a new one
+// nothing is asked before the endpoint has said how many calls it takes at once.
 
 /// What a connection to an endpoint keeps of HTTP/2.
 struct UpstreamMultiplex {
     var session = HTTP2Session()
     var firstStream = SlotReference.none
     var streamCount = 0
-    /// Whether the endpoint has said that it takes no further streams.
+    /// Whether it gets no further calls.
     var takesNoMore = false
-    /// Whether the endpoint has said what it can, and whether calls have waited for that.
+    /// Whether the endpoint has said so (GOAWAY).
+    var isLeaving = false
+    /// Whether the endpoint has said what it can, and whether calls wait for that.
     var hasSettings = false
     var hasWaiting = false
+    /// Whether a call has ended without a byte from the endpoint: no other goes there before it speaks.
+    var isDoubted = false
+    /// When the endpoint has last spoken.
+    var heardMicroseconds: Int64 = 0
     var isQueued = false
     /// Neighbours in the endpoint's list.
     var next = SlotReference.none
@@ -37,8 +44,9 @@ extension Worker {
             addStream(to: connection, for: exchange)
             return
         }
-        // An endpoint may allow no streams at all: connections to it have the same bound.
-        guard endpoints[endpoint].connections < callsMax else {
+        // An endpoint may allow no streams at all for a while: nothing is gained by asking on other
+        // connections too (RFC 9113 section 5.1.2).
+        guard endpoints[endpoint].connections < callsMax, !takesNone(endpoint) else {
             waitForUpstream(exchange)
             return
         }
@@ -55,13 +63,31 @@ extension Worker {
     }
 
     private func hasRoom(_ connection: Slot<UpstreamConnection>) -> Bool {
-        guard !connection.value.isDead, !connection.value.multiplex.takesNoMore else { return false }
-        var room = HTTP2Engine.streamsMax
-        if connection.value.multiplex.session.isOpen {
+        guard !connection.value.isDead, !connection.value.multiplex.takesNoMore,
+            !connection.value.multiplex.isDoubted
+        else { return false }
+        // As many wait for its settings as the connection before it has taken.
+        var room = max(1, endpoints[Int(connection.value.endpoint)].streamsAllowed)
+        if connection.value.multiplex.hasSettings {
             guard connection.value.multiplex.session.allowsRequests else { return false }
-            room = min(room, connection.value.multiplex.session.remoteStreamsMax)
+            room = min(HTTP2Engine.streamsMax, connection.value.multiplex.session.remoteStreamsMax)
         }
         return connection.value.multiplex.streamCount < room
+    }
+
+    /// Whether the endpoint has said on one of its connections that it takes no calls at present.
+    private func takesNone(_ endpoint: Int) -> Bool {
+        var reference = endpoints[endpoint].firstMultiplexed
+        while let connection = upstreamConnections.lookup(reference) {
+            if connection.value.multiplex.hasSettings, !connection.value.multiplex.takesNoMore,
+                !connection.value.multiplex.isDoubted, !connection.value.isDead,
+                connection.value.multiplex.session.remoteStreamsMax == 0
+            {
+                return true
+            }
+            reference = connection.value.multiplex.next
+        }
+        return false
     }
 
     private func openMultiplexed(_ exchange: Slot<Exchange>, endpoint: Int) {
@@ -118,7 +144,8 @@ extension Worker {
 
     // MARK: Life
 
-    /// TCP, and TLS where there is any, are up: the calls that waited begin.
+    /// TCP, and TLS where there is any, are up: the endpoint is greeted. Its settings have to come within what
+    /// is left of the time for connecting.
     func startUpstreamHTTP2(_ connection: Slot<UpstreamConnection>) {
         let endpoint = Int(connection.value.endpoint)
         if connection.value.session.isOpen, !connection.value.session.speaksHTTP2 {
@@ -131,51 +158,123 @@ extension Worker {
             return
         }
         connection.value.multiplex.session = session
+        connection.value.multiplex.hasWaiting = true
         markForFrames(connection)
         updateInterest(connection)
-        cancelTimer(connection)
-        var reference = connection.value.multiplex.firstStream
+    }
+
+    /// The endpoint has spoken: as many of the calls that have waited for it begin as it allows, the oldest
+    /// first. The others go where there is room.
+    private func beginWaiting(_ connection: Slot<UpstreamConnection>) {
+        guard connection.value.multiplex.hasSettings, connection.value.multiplex.hasWaiting else { return }
+        connection.value.multiplex.hasWaiting = false
+        guard connection.value.multiplex.session.allowsRequests else {
+            multiplexedBroke(connection, .connectFailed)
+            return
+        }
+        let allowed = min(
+            HTTP2Engine.streamsMax, connection.value.multiplex.session.remoteStreamsMax)
+        endpoints[Int(connection.value.endpoint)].streamsAllowed = allowed
+        var begun = 0
+        var reference = oldestStream(connection)
         while let stream = upstreamConnections.lookup(reference) {
-            reference = stream.value.stream.next
-            beginStream(stream)
+            reference = stream.value.stream.previous
+            guard stream.value.phase == .connecting, !stream.value.isDead else { continue }
+            if begun < allowed {
+                begun += 1
+                beginStream(stream)
+            } else {
+                placeElsewhere(stream)
+            }
             if connection.value.isDead { return }
         }
         streamCountChanged(connection)
     }
 
+    private func oldestStream(_ connection: Slot<UpstreamConnection>) -> SlotReference {
+        var reference = connection.value.multiplex.firstStream
+        while let stream = upstreamConnections.lookup(reference),
+            upstreamConnections.lookup(stream.value.stream.next) != nil
+        {
+            reference = stream.value.stream.next
+        }
+        return reference
+    }
+
     /// The endpoint speaks HTTP/1.1 only: the calls that waited go there as such.
     private func restartElsewhere(_ connection: Slot<UpstreamConnection>) {
         while let stream = upstreamConnections.lookup(connection.value.multiplex.firstStream) {
-            let exchange = exchanges.lookup(stream.value.exchange)
-            closeUpstream(stream)
-            guard let exchange, !exchange.value.isDead else { continue }
-            exchange.value.upstreamConnection = .none
-            exchange.value.attempts -= 1
-            startUpstream(exchange)
+            placeElsewhere(stream)
         }
         closeUpstream(connection)
+    }
+
+    /// A call that has not begun on a connection looks for another one, which is no attempt of its own.
+    private func placeElsewhere(_ stream: Slot<UpstreamConnection>) {
+        let exchange = exchanges.lookup(stream.value.exchange)
+        closeUpstream(stream)
+        guard let exchange, !exchange.value.isDead else { return }
+        exchange.value.upstreamConnection = .none
+        exchange.value.attempts -= 1
+        startUpstream(exchange)
     }
 
     /// Takes what has arrived on a connection; its streams go on from there.
     func feedUpstreamHTTP2(_ connection: Slot<UpstreamConnection>) {
         let block = answer.value
-        var goesOn = true
+        var isNonsense = false
         if !block.isEmpty {
+            hearUpstream(connection)
             state.value.multiplexedUpstream = connection.reference
-            goesOn = http2.receive(connection.value.multiplex.session, block.readable)
+            let goesOn = http2.receive(connection.value.multiplex.session, block.readable)
             state.value.multiplexedUpstream = .none
             answer.value.clear()
+            if !goesOn { connection.value.multiplex.session.terminate(.protocolError) }
+            isNonsense =
+                !goesOn
+                || !connection.value.multiplex.isLeaving && connection.value.multiplex.session.hasGivenUp
         }
-        if connection.value.multiplex.hasSettings { beginWaitingTunnels(connection) }
+        if !isNonsense { beginWaiting(connection) }
         // What arrived whole is passed on before the end is.
         takeAnswers()
         if connection.value.isDead { return }
-        if !goesOn || connection.value.inputEnded || connection.value.multiplex.session.isFinished {
-            multiplexedBroke(connection, goesOn ? .upstreamClosed : .upstreamNonsense)
+        if isNonsense {
+            // The GOAWAY that says why; then no call has anything to wait for (RFC 9113 section 5.4.1).
+            sendFrames(connection)
+            multiplexedBroke(connection, .upstreamNonsense)
+            return
+        }
+        if connection.value.inputEnded || connection.value.multiplex.session.isFinished {
+            multiplexedBroke(connection, .upstreamClosed)
             return
         }
         markForFrames(connection)
     }
+
+    // MARK: Silence
+
+    /// Bytes have come: whatever was doubted lives.
+    private func hearUpstream(_ connection: Slot<UpstreamConnection>) {
+        connection.value.multiplex.heardMicroseconds = state.value.nowMicroseconds
+        guard connection.value.multiplex.isDoubted else { return }
+        connection.value.multiplex.isDoubted = false
+        streamCountChanged(connection)
+    }
+
+    /// A call has ended without its answer. Where nothing else has come since it began, its connection may be
+    /// dead without anybody having said so: it gets no further call before it answers a PING.
+    func doubt(_ stream: Slot<UpstreamConnection>) {
+        guard stream.value.kind == .stream, stream.value.stream.number > 0,
+            let connection = upstreamConnections.lookup(stream.value.stream.connection),
+            !connection.value.isDead, !connection.value.multiplex.isDoubted,
+            connection.value.multiplex.heardMicroseconds <= stream.value.stream.startMicroseconds
+        else { return }
+        connection.value.multiplex.isDoubted = true
+        connection.value.multiplex.session.ping()
+        markForFrames(connection)
+    }
+
+    // MARK: Frames
 
     func markForFrames(_ connection: Slot<UpstreamConnection>) {
         guard !connection.value.isDead, connection.value.multiplex.session.isOpen,
@@ -214,14 +313,22 @@ extension Worker {
                 return
             }
         }
+        // The endpoint has broken the protocol, or has said goodbye and has had its last answer taken.
+        if connection.value.output.isEmpty, connection.value.multiplex.session.isFinished {
+            multiplexedBroke(
+                connection, connection.value.multiplex.isLeaving ? .upstreamClosed : .upstreamNonsense)
+        }
         settleUpstreamStreams()
     }
 
     /// The last stream of a connection has gone, or a first one has come.
     func streamCountChanged(_ connection: Slot<UpstreamConnection>) {
-        guard connection.value.phase == .busy, !connection.value.isDead else { return }
+        // Before its settings the time for connecting runs.
+        guard connection.value.multiplex.hasSettings, !connection.value.isDead else { return }
         if connection.value.multiplex.streamCount > 0 {
             cancelTimer(connection)
+        } else if connection.value.multiplex.isDoubted {
+            setTimer(connection, after: HardLimits.pingMicroseconds)
         } else if connection.value.multiplex.takesNoMore || state.value.isDraining {
             // Not from within the engine: the timer closes it.
             setTimer(connection, after: 0)
@@ -231,8 +338,12 @@ extension Worker {
         }
     }
 
-    /// A connection without streams has been quiet for too long, or takes no more.
+    /// A connection without streams has been quiet for too long, or takes no more; or its settings are late.
     func retireMultiplexed(_ connection: Slot<UpstreamConnection>) {
+        guard connection.value.multiplex.hasSettings else {
+            multiplexedBroke(connection, .connectFailed)
+            return
+        }
         guard connection.value.multiplex.streamCount == 0 else { return }
         connection.value.multiplex.session.terminate(.none)
         sendFrames(connection)
@@ -245,6 +356,13 @@ extension Worker {
         connection.value.multiplex.takesNoMore = true
         var isFirst = true
         while let stream = upstreamConnections.lookup(connection.value.multiplex.firstStream) {
+            if stream.value.stream.isClosed {
+                // All that ever comes of it is here, and goes on to a caller that may be slow.
+                unlink(stream, from: connection)
+                stream.value.stream.connection = .none
+                answerLater(stream)
+                continue
+            }
             // One connection that breaks is one failure, however many calls it carried.
             stream.value.stream.isBlameless = !isFirst
             stream.value.stream.isClosed = true

@@ -21,6 +21,7 @@ struct UpstreamStream {
 
     var connection = SlotReference.none
     var number: Int32 = 0
+    var startMicroseconds: Int64 = 0
     var next = SlotReference.none
     var previous = SlotReference.none
     var request = Request.head
@@ -48,7 +49,7 @@ struct UpstreamStream {
 extension Worker {
     // MARK: The request
 
-    /// Gives a call a place on a connection; it begins now, or when the connection is up.
+    /// Gives a call a place on a connection; it begins now, or when the endpoint has said what it can.
     func addStream(to connection: Slot<UpstreamConnection>, for exchange: Slot<Exchange>) {
         var fresh = UpstreamConnection(
             descriptor: .none, endpoint: connection.value.endpoint,
@@ -65,16 +66,17 @@ extension Worker {
         exchange.value.phase = .connecting
         endpoints[Int(connection.value.endpoint)].outstanding += 1
         link(stream, to: connection)
-        if connection.value.multiplex.session.isOpen { beginStream(stream) }
+        if connection.value.multiplex.hasSettings { beginStream(stream) }
     }
 
-    /// The connection is up: the call's head goes out.
+    /// The call's head goes out.
     func beginStream(_ stream: Slot<UpstreamConnection>) {
         guard let exchange = exchanges.lookup(stream.value.exchange), !exchange.value.isDead else {
             closeUpstream(stream)
             return
         }
         if exchange.value.wantsUpgrade, !mayTunnel(stream, exchange) { return }
+        stream.value.stream.startMicroseconds = state.value.nowMicroseconds
         endpoints[Int(stream.value.endpoint)].outstanding -= 1
         use(stream, for: exchange)
     }
@@ -284,6 +286,8 @@ extension Worker {
 
     /// The engine has done with a stream: regularly, or because the endpoint has reset it.
     func upstreamStreamClosed(_ stream: Slot<UpstreamConnection>, _ code: UInt32) {
+        // What could not be sent is told twice.
+        if stream.value.stream.isClosed { return }
         stream.value.stream.isClosed = true
         stream.value.stream.isRefused = code == HTTP2Error.refusedStream.rawValue
         if !stream.value.stream.answerHasEnded {
@@ -386,9 +390,16 @@ extension Worker {
         pool.give(&stream.value.stream.trailers)
         guard let connection = upstreamConnections.lookup(stream.value.stream.connection) else { return }
         if !stream.value.stream.isClosed, stream.value.stream.number > 0, !connection.value.isDead {
+            let age = state.value.nowMicroseconds &- stream.value.stream.startMicroseconds
+            if age >= HardLimits.pingMicroseconds { doubt(stream) }
             connection.value.multiplex.session.reset(stream.value.stream.number, .cancel)
             markForFrames(connection)
         }
+        unlink(stream, from: connection)
+        streamCountChanged(connection)
+    }
+
+    func unlink(_ stream: Slot<UpstreamConnection>, from connection: Slot<UpstreamConnection>) {
         let next = stream.value.stream.next
         let previous = stream.value.stream.previous
         if let neighbour = upstreamConnections.lookup(previous) {
@@ -398,7 +409,6 @@ extension Worker {
         }
         if let neighbour = upstreamConnections.lookup(next) { neighbour.value.stream.previous = previous }
         connection.value.multiplex.streamCount -= 1
-        streamCountChanged(connection)
     }
 
     private func link(_ stream: Slot<UpstreamConnection>, to connection: Slot<UpstreamConnection>) {

@@ -6,15 +6,9 @@ import Reactor
 // exchange, and to the caller, it reads like the 101 of an upstream of HTTP/1.1.
 
 extension Worker {
-    /// Whether a call for a tunnel may begin. Where the endpoint has not spoken yet it waits; where it takes
-    /// no tunnels the call is answered.
+    /// Whether a call for a tunnel may begin. Where the endpoint takes no tunnels it is answered.
     func mayTunnel(_ stream: Slot<UpstreamConnection>, _ exchange: Slot<Exchange>) -> Bool {
         guard let connection = upstreamConnections.lookup(stream.value.stream.connection) else {
-            return false
-        }
-        guard connection.value.multiplex.hasSettings else {
-            connection.value.multiplex.hasWaiting = true
-            setTimer(stream, after: upstreams[Int(exchange.value.upstream)].connectTimeoutMicroseconds)
             return false
         }
         guard connection.value.multiplex.session.allowsTunnels else {
@@ -22,18 +16,6 @@ extension Worker {
             return false
         }
         return true
-    }
-
-    /// The endpoint has spoken: the calls that have waited for it begin, or are answered.
-    func beginWaitingTunnels(_ connection: Slot<UpstreamConnection>) {
-        guard connection.value.multiplex.hasWaiting else { return }
-        connection.value.multiplex.hasWaiting = false
-        var reference = connection.value.multiplex.firstStream
-        while let stream = upstreamConnections.lookup(reference) {
-            reference = stream.value.stream.next
-            if stream.value.phase == .connecting, !stream.value.isDead { beginStream(stream) }
-            if connection.value.isDead { return }
-        }
     }
 
     /// The one protocol that is asked for: `websocket` where it is named, else the first.

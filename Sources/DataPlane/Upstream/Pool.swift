@@ -176,6 +176,7 @@ extension Worker {
                 awaitUpstream(connection, exchange)
                 return
             }
+            doubt(connection)
             // A tunnel that has fallen silent says nothing against its endpoint.
             if !exchange.value.isTunnel { noteFailure(Int(connection.value.endpoint)) }
             failExchange(exchange, .upstreamTimeout)
@@ -199,12 +200,17 @@ extension Worker {
         _ exchange: Slot<Exchange>, _ connection: Slot<UpstreamConnection>, _ reason: Reason
     ) {
         let neverConnected = connection.value.phase == .connecting || connection.value.phase == .handshaking
+        // A connection of HTTP/2 may break because of what was said of another call.
+        let isBroken =
+            reason == .upstreamClosed || reason == .upstreamNonsense && connection.value.kind == .stream
         let closedSilently =
-            reason == .upstreamClosed && connection.value.isReused && !connection.value.hasAnswered
+            isBroken && connection.value.isReused && !connection.value.hasAnswered
             && exchange.value.method.isIdempotent && exchange.value.requestFraming == .none
         let endpoint = Int(connection.value.endpoint)
         // A pooled connection that had died of age says nothing against its endpoint.
-        if !closedSilently, !connection.value.stream.isBlameless { noteFailure(endpoint) }
+        if !closedSilently || reason == .upstreamNonsense, !connection.value.stream.isBlameless {
+            noteFailure(endpoint)
+        }
         dropUpstream(of: exchange)
         if neverConnected { metrics.add(.upstreamConnectFailures) }
         if neverConnected || closedSilently, mayRetry(exchange) {

@@ -1,4 +1,5 @@
 import Configuration
+import HTTP2
 import HTTPWire
 import Reactor
 import TLS
@@ -85,6 +86,8 @@ struct EndpointState {
     var idleCount: Int = 0
     /// Open connections that speak HTTP/2; the first one that has room takes the next call.
     var firstMultiplexed = SlotReference.none
+    /// Calls that a connection of HTTP/2 may carry at once, by what the endpoint has said last.
+    var streamsAllowed = HTTP2Engine.streamsMax
     /// Whether the endpoint has declined HTTP/2 when it could have agreed.
     var declinesHTTP2 = false
 
@@ -99,6 +102,7 @@ struct EndpointState {
         isHealthy = true
         ejectedUntilMicroseconds = 0
         failuresInARow = 0
+        streamsAllowed = HTTP2Engine.streamsMax
         declinesHTTP2 = false
     }
 }

@@ -121,6 +121,7 @@ extension Worker: HTTP2Owner {
     package func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {
         guard let connection = currentUpstream else { return }
         connection.value.multiplex.takesNoMore = true
+        connection.value.multiplex.isLeaving = true
     }
 
     package func http2Closed(_ session: HTTP2Session, stream number: Int32, tag: UInt64, code: UInt32) {

@@ -89,6 +89,9 @@ enum HardLimits {
     /// Failed attempts in a row after which an endpoint is left out, and for how long.
     static let ejectAfterFailures = 5
     static let ejectMicroseconds: Int64 = 10_000_000
+    /// How long a connection of HTTP/2 to an upstream may be silent before a call that its caller gives up
+    /// makes it suspect, and how long a suspect one without calls has to answer: longer than any round trip.
+    static let pingMicroseconds: Int64 = 1_000_000
     /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
     static let retryShare = 5
     static let retryBalance = 10
