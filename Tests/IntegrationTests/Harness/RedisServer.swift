@@ -99,7 +99,7 @@ final class RedisServer: Sendable {
 
     /// How often a command has been carried out.
     func calls(of name: String) throws -> Int {
-        let line = try command("INFO", "commandstats").split(separator: "\n")
+        let line = try command("INFO", "commandstats").split(whereSeparator: \.isNewline)
             .first { $0.hasPrefix("cmdstat_\(name):") }
         return line.flatMap { $0.split { "=,".contains($0) }.dropFirst().first }.flatMap { Int($0) } ?? 0
     }
