@@ -48,6 +48,27 @@ struct LimitTests {
         #expect(refused.text == "{\"error\":{\"code\":\"RATE_LIMIT_EXCEEDED\",\"message\":\"\(message)\"}}")
     }
 
+    @Test("what an account in steady demand has left goes down by one a call, on lease or not")
+    func leftWhileLeased() throws {
+        let redis = try RedisServer()
+        try redis.store("sk_live_steady", ["tier": "standard", "account": "steady", "limits": "20000/hour"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\"\ntimeout: 5s"
+            })
+        let client = try gateway.connect()
+        let key = TestKey(secret: "sk_live_steady", id: "", account: "", tier: "")
+        for number in 1...2_000 {
+            try client.send(Gateway.request(key: key))
+            let limit = try #require(try client.response()["RateLimit"])
+            try #require(limit.hasPrefix("\"standard\";r=\(20_000 - number);t="), "call \(number): \(limit)")
+        }
+        // Most were spent from leases, and some came together with one.
+        let calls = try redis.calls(of: "evalsha")
+        #expect((2...1_000).contains(calls), "\(calls) calls of the script")
+    }
+
     @Test("2,000 calls at once on two gateways with four workers admit exactly 100")
     func manyAtOnce() throws {
         let redis = try RedisServer()

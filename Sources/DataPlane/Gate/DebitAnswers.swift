@@ -93,9 +93,12 @@ extension Worker {
         noteHeld(account, decision, hasSpent: permitted > 0, answered)
         let base = decision
         let granted = writeDown(account, permitted, &decision, answered)
+        let leased = reply.element(position + 3).integer
         noteLease(
-            account, lane, call: command.call, permits: reply.element(position + 3).integer,
-            end: reply.element(position + 4).integer, base, answered)
+            account, lane, call: command.call, permits: leased, end: reply.element(position + 4).integer,
+            base, answered)
+        // What is on lease here is the account's to spend.
+        for index in 0..<windows.count { decision.remaining[index] &+= leased }
         let isShort = permitted < Int(account.value.debited.count)
         let mayWait = isShort && mayWait(account, retry, othersHold)
         if !isShort { account.value.delays = 0 }
