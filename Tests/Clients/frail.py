@@ -64,10 +64,11 @@ class Connection:
                 self.socket.sendall(content)
 
     def say(self):
-        """What it can. Only then is anything counted as in time."""
+        """What it can, which comes before everything else (RFC 9113 section 3.4)."""
         self.has_said = True
+        able = b"" if limit is None else number(3, 2) + number(limit)
         try:
-            self.send(frame(SETTINGS, 0, 0, b"" if limit is None else number(3, 2) + number(limit)))
+            self.send(frame(SETTINGS, 0, 0, able) + frame(SETTINGS, ACK))
         except OSError:
             pass
 
@@ -87,9 +88,7 @@ class Connection:
             head = self.read(9)
             payload = self.read(int.from_bytes(head[:3], "big"))
             kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
-            if kind == SETTINGS and not flags & ACK:
-                self.send(frame(SETTINGS, ACK))
-            elif kind == PING and not flags & ACK:
+            if kind == PING and not flags & ACK:
                 self.send(frame(PING, ACK, 0, payload))
             elif kind == GOAWAY:
                 seen["goaways"].append(int.from_bytes(payload[4:8], "big"))
@@ -113,8 +112,10 @@ class Connection:
     def answer(self, stream, content):
         self.open.discard(stream)
         head = fields((b":status", b"200"), (b"content-length", b"%d" % len(content)))
+        parts = [content[start : start + 16_384] for start in range(0, len(content), 16_384)]
+        body = b"".join(frame(DATA, 0, stream, part) for part in parts) + frame(DATA, END_STREAM, stream)
         try:
-            self.send(frame(HEADERS, END_HEADERS, stream, head) + frame(DATA, END_STREAM, stream, content))
+            self.send(frame(HEADERS, END_HEADERS, stream, head) + body)
         except OSError:
             pass
 

@@ -289,7 +289,8 @@ extension Worker {
         // What could not be sent is told twice.
         if stream.value.stream.isClosed { return }
         stream.value.stream.isClosed = true
-        stream.value.stream.isRefused = code == HTTP2Error.refusedStream.rawValue
+        stream.value.stream.isRefused =
+            code == HTTP2Error.refusedStream.rawValue && !stream.value.stream.hasAnswerHead
         if !stream.value.stream.answerHasEnded {
             if stream.value.stream.isTunnel {
                 stream.value.stream.isCut = true
