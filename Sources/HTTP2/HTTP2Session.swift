@@ -100,8 +100,8 @@ package struct HTTP2Session {
     /// Whether the peer takes further requests.
     package var allowsRequests: Bool { unsafe nghttp2_session_check_request_allowed(raw) != 0 }
 
-    /// Whether the peer has broken the protocol so that the connection ends, as long as it has not said GOAWAY
-    /// itself: no further requests, though there are numbers left for them.
+    /// Whether the peer has broken the protocol so that the connection ends, as long as it has not said
+    /// GOAWAY itself: no further requests, though there are numbers left for them.
     package var hasGivenUp: Bool {
         unsafe nghttp2_session_check_request_allowed(raw) == 0
             && nghttp2_session_get_next_stream_id(raw) <= UInt32(Int32.max)

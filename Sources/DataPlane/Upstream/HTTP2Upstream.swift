@@ -144,8 +144,8 @@ extension Worker {
 
     // MARK: Life
 
-    /// TCP, and TLS where there is any, are up: the endpoint is greeted. Its settings have to come within what
-    /// is left of the time for connecting.
+    /// TCP, and TLS where there is any, are up: the endpoint is greeted. Its settings have to come within
+    /// what is left of the time for connecting.
     func startUpstreamHTTP2(_ connection: Slot<UpstreamConnection>) {
         let endpoint = Int(connection.value.endpoint)
         if connection.value.session.isOpen, !connection.value.session.speaksHTTP2 {
