@@ -135,6 +135,9 @@ class Connection:
             later(0.02, self.answer, stream, b"slow")
         elif what == "refuse" and is_first:
             self.refuse(stream)
+        elif what == "regret":
+            self.send(frame(HEADERS, END_HEADERS, stream, OK))
+            self.refuse(stream)
         elif what == "leave" and is_first:
             self.send(frame(GOAWAY, 0, 0, number(stream - 2 if stream > 2 else 0) + number(0)))
         elif what in ("refuse", "leave"):

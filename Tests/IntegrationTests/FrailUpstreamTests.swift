@@ -87,6 +87,16 @@ struct FrailUpstreamTests {
         #expect(try scene.seen().bodies == [30_000, 30_000, 5, 5, 0, 0])
     }
 
+    @Test("what is refused after its answer has begun is not sent again")
+    func regretted() throws {
+        let scene = try Scene()
+        let client = try scene.gateway.connect()
+        try client.send(
+            Gateway.request("/api/regret", method: "POST", fields: "Connection: close\r\n", body: "x"))
+        #expect(!String(decoding: try client.rest(), as: UTF8.self).hasSuffix("0\r\n\r\n"))
+        #expect(try scene.seen().bodies == [1])
+    }
+
     @Test("a long body is not kept, and its call not sent again in part")
     func long() throws {
         let scene = try Scene()
