@@ -123,7 +123,10 @@ package struct CertificateFacts: Sendable {
     private static func seconds(_ time: UnsafePointer<ASN1_TIME>?) -> Int64 {
         var days: Int32 = 0
         var seconds: Int32 = 0
-        guard unsafe ASN1_TIME_diff(&days, &seconds, nil, time) == 1 else { return 0 }
-        return WallClock.nowSeconds() + Int64(days) * 86_400 + Int64(seconds)
+        // From the epoch, not from now: two looks at one certificate must agree.
+        let epoch = unsafe ASN1_TIME_set(nil, 0)
+        defer { unsafe ASN1_TIME_free(epoch) }
+        guard unsafe ASN1_TIME_diff(&days, &seconds, epoch, time) == 1 else { return 0 }
+        return Int64(days) * 86_400 + Int64(seconds)
     }
 }

@@ -52,10 +52,10 @@ struct MemoryKeysTests {
         let store = try store()
         var made: Set<String> = ["key_ci"]
         for number in 0..<30 {
-            made.insert(try create("n\(number)", account: number % 2 == 0 ? "even" : "odd").id)
+            made.insert(try create("number\(number)x", account: number % 2 == 0 ? "even" : "odd").id)
         }
         for (filter, count) in [
-            (KeyFilter(), 31), (KeyFilter(account: "odd"), 15), (KeyFilter(text: "N7"), 1),
+            (KeyFilter(), 31), (KeyFilter(account: "odd"), 15), (KeyFilter(text: "NUMBER7X"), 1),
         ] {
             var ids: [String] = []
             var cursor: String?
