@@ -1,5 +1,4 @@
 internal import COpenSSL
-import Reactor
 
 /// What an operator wants to know of a certificate, read from its file.
 package struct CertificateFacts: Sendable {
