@@ -317,6 +317,9 @@ class Relay:
             except OSError:
                 near.close()
                 continue
+            # A relay that gathered small messages would add up to 40 ms of its own.
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line = {"cut": self.dead, "tracks": False}
             self.lines.append(line)
             threading.Thread(target=self.pump, args=(line, near, far, True), daemon=True).start()

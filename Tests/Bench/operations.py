@@ -348,7 +348,7 @@ def main():
             tell("drains", drains(bench, options.count or 10))
         if "scrape" in options.what:
             tell("scrape", scrape_cost(bench, 1000))
-            tell("scrape", scrape_slices(bench, options.count or 400, 0.5, 0.55))
+            tell("scrape", scrape_slices(bench, options.count or 400, 0.5, 0.4))
         for process in [0] + [each.pid for each in bench.processes if each.poll() is None]:
             os.sched_setaffinity(process, set(range(1, os.cpu_count())))
         if "storm" in options.what:
