@@ -55,9 +55,13 @@ extension HTTP2Engine {
     /// Begins the head of a final response; `add` its fields, then `submitResponse`. What fields stand in
     /// must stay in place until then.
     ///
-    /// - Parameter status: 200 to 599.
-    package func beginResponse(status: Int) {
+    /// - Parameters:
+    ///   - status: 200 to 599.
+    ///   - teachesNames: whether fleeting fields are put into the peer's table, from which later ones take
+    ///     their names (RFC 7541 section 6.2.3). Their values only take room there.
+    package func beginResponse(status: Int, teachesNames: Bool) {
         beginFields()
+        self.teachesNames.value = teachesNames
         var writer = ByteWriter(names.value)
         writer.append(decimal: Int64(status))
         names.value.commit(writer)
@@ -82,7 +86,9 @@ extension HTTP2Engine {
         var added = unsafe field(name, text, value)
         // The library need not copy what never goes away.
         unsafe added.flags = UInt8(NGHTTP2_NV_FLAG_NO_COPY_NAME.rawValue)
-        if isFleeting { unsafe added.flags |= UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue) }
+        if isFleeting, !teachesNames.value {
+            unsafe added.flags |= UInt8(NGHTTP2_NV_FLAG_NO_INDEX.rawValue)
+        }
         unsafe fields[fieldCount.value] = added
         fieldCount.value += 1
     }

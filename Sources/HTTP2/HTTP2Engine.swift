@@ -90,6 +90,8 @@ package final class HTTP2Engine {
     let fields: UnsafeMutablePointer<nghttp2_nv>
     /// Fields of the response being put together.
     let fieldCount = Mutable(0)
+    /// Whether the response under way puts the names of fleeting fields into the peer's table.
+    let teachesNames = Mutable(false)
     static let fieldsMax = 272
     private let callbacks: OpaquePointer
     private let serverOptions: OpaquePointer

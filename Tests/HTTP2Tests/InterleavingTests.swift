@@ -41,10 +41,10 @@ struct InterleavingTests {
         func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
     }
 
-    private static let opening = FrameWalkerTests.preface + [0, 0, 0, 4, 0, 0, 0, 0, 0]
+    static let opening = FrameWalkerTests.preface + [0, 0, 0, 4, 0, 0, 0, 0, 0]
 
     /// Literals without indexing or coding (RFC 7541 section 6.2.2).
-    private static func block(_ owner: String) -> [UInt8] {
+    static func block(_ owner: String) -> [UInt8] {
         let fields = [
             (":method", "GET"), (":scheme", "https"), (":authority", "a.example"), (":path", "/\(owner)"),
             ("authorization", "Bearer \(owner)"), ("cookie", "\(owner)=1"), ("cookie", "\(owner)=2"),
@@ -60,9 +60,11 @@ struct InterleavingTests {
         return bytes
     }
 
-    private static func frame(_ type: UInt8, _ flags: UInt8, _ payload: [UInt8]) -> [UInt8] {
+    static func frame(
+        _ type: UInt8, _ flags: UInt8, _ payload: [UInt8], stream: UInt8 = 1
+    ) -> [UInt8] {
         let head: [UInt8] = [
-            0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags, 0, 0, 0, 1,
+            0, UInt8(payload.count >> 8), UInt8(payload.count & 255), type, flags, 0, 0, 0, stream,
         ]
         return head + payload
     }

@@ -23,6 +23,8 @@ struct MultiplexState {
     var isAwaitingHead = true
     /// Body bytes whose window on the connection has not been opened again yet.
     var heldBytes = 0
+    /// When the caller's header table last got the names of fields whose values never come again.
+    var namesTaughtMicroseconds = -HardLimits.namesMicroseconds
 }
 
 extension Worker {

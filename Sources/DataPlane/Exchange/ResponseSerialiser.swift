@@ -44,7 +44,11 @@ extension Worker {
         guard !slot.value.isDead, let connection = downstreams.lookup(slot.value.stream.connection),
             !connection.value.isDead
         else { return false }
-        http2.beginResponse(status: responseHead.value.status)
+        let now = state.value.nowMicroseconds
+        let taught = connection.value.multiplex.namesTaughtMicroseconds
+        let teaches = now >= taught + HardLimits.namesMicroseconds
+        if teaches { connection.value.multiplex.namesTaughtMicroseconds = now }
+        http2.beginResponse(status: responseHead.value.status, teachesNames: teaches)
         for index in 0..<responseHead.value.fieldCount where passesOn(index, bytes) {
             http2.add(bytes, responseHead.value.fields[index])
         }

@@ -67,14 +67,13 @@ extension Worker: HTTP2Owner {
     package func http2Head(
         _ session: HTTP2Session, stream number: Int32, _ kind: HTTP2HeadKind, endsStream: Bool
     ) {
-        let tag = session.tag(ofStream: number)
         if let connection = current {
             if kind == .request {
                 openStream(connection, number, endsStream: endsStream)
-            } else if let slot = stream(tag) {
+            } else if let slot = stream(session.tag(ofStream: number)) {
                 takeTrailers(slot)
             }
-        } else if let slot = upstreamStream(tag) {
+        } else if let slot = upstreamStream(session.tag(ofStream: number)) {
             takeAnswerHead(slot, endsStream: endsStream)
         }
     }

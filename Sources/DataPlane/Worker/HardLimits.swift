@@ -19,6 +19,9 @@ enum HardLimits {
     /// to wake a peer once for all of them, few enough that the first does not wait long.
     static let deferredBytes = 65_536
     static let deferredParts = 64
+    /// How often a caller of HTTP/2 is given the names of fields that only ever have new values, for its
+    /// table of headers: `Date` alone fills that table within a minute.
+    static let namesMicroseconds: Int64 = 16_000_000
     /// Longest silence of event streams, gRPC streams and tunnels where the route names none: their senders
     /// speak every 15 to 60 seconds.
     static let streamIdleMicroseconds: Int64 = 300_000_000
