@@ -6,7 +6,7 @@
 // Every answer's status and body length are checked; one wrong answer (N with --tolerate) and the run counts for
 // nothing. With --rate the loop is open: R requests a second, latency from when each was due, the first at T of
 // CLOCK_MONOTONIC. With --slice every latency goes to a file with the number of the slice of time in which its request
-// was due: a count (64 bits), as many floats of microseconds, as many numbers of 16 bits. Prints one line of
+// was due: a count (64 bits), as many floats of microseconds, as many numbers of 32 bits. Prints one line of
 // JSON. With --idle it opens the connections, prints a line and waits for its input.
 #include <arpa/inet.h>
 #include <errno.h>
@@ -41,7 +41,7 @@ static double seconds = 3;
 static double rate = 0;
 static double start = 0, slice = 0;
 static const char *out = NULL;
-static unsigned short *slices;
+static unsigned *slices;
 static Connection **waiting;
 static int waitingCount;
 static long tolerated = 0, other = 0;
@@ -180,7 +180,7 @@ static void handle(Connection *c, unsigned events) {
         if (!done) continue;
         finished++;
         if (latencyCount < LATENCIES) {
-            if (out) slices[latencyCount] = (unsigned short)((c->started - start) / slice);
+            if (out) slices[latencyCount] = (unsigned)((c->started - start) / slice);
             latencies[latencyCount++] = now() - c->started;
         }
         if (handshakes) {

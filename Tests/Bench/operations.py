@@ -6,8 +6,8 @@ upgrades    SIGUSR2 under load, HTTP/1.1 and HTTP/2, kept and fresh connections:
 drains      SIGTERM under the same load, callers that go when they are told to: failed calls
 storm       50,000 connections against a cap of 10,000: what open callers notice, memory and CPU
 handshakes  20,000 callers that send nothing or half a ClientHello, with the usual cap and with room for 18,000
-scrape      /metrics ten times a second, in every other half second of a steady load: p99 with and without, its
-            change with a bootstrap interval over the pairs of slices; CPU of a scrape by thread
+scrape      /metrics ten times a second under a steady load: p99 of all calls beside that of the calls that are due
+            away from scrapes, with a bootstrap interval over the seconds; CPU of a scrape by thread
 """
 
 import argparse
@@ -240,8 +240,18 @@ def quantile(rows, share):
     return high
 
 
-def scrape_slices(bench, pairs, seconds, load):
-    """Latencies in slices of time with ten scrapes a second and without, of one run that is never interrupted."""
+# A call may notice a scrape when it is due so many milliseconds before (it is still under way) up to four after (what a
+# scrape delays is caught up with by then).
+BEFORE, LENGTH = 2, 6
+# Groups of calls by how long after a scrape they are due, each LENGTH milliseconds; the first are those near it.
+LATER = 10
+
+
+def scrape_effect(bench, seconds, load):
+    """How p99 would change if nobody scraped, from one run with ten scrapes a second.
+
+    The moments of scrapes are left to chance, so that calls due near one differ from the others by the scrape alone.
+    """
     # As many accounts as it takes to stay below every limit.
     keys = [f"{KEY}{number}" for number in range(16)]
     gateway = start(bench, keys=keys)
@@ -249,46 +259,53 @@ def scrape_slices(bench, pairs, seconds, load):
     rate = round(load * closed["requests"] / closed["seconds"], -2)
     path, begin = f"{bench.folder}/latencies", time.monotonic() + 2
     caller = bench.load(
-        gateway, keys, "--connections", 64, "--rate", rate, "--seconds", 2 * pairs * seconds, "--start", begin,
-        "--slice", seconds, "--out", path)
+        gateway, keys, "--connections", 64, "--rate", rate, "--seconds", seconds, "--start", begin, "--slice", 0.001,
+        "--out", path)
     scraper = bench.track(subprocess.Popen(
-        [f"{bench.folder}/scrape", str(gateway.admin), str(begin), str(seconds), str(2 * pairs)],
-        stdout=subprocess.PIPE, text=True))
-    result = json.loads(caller.communicate()[0])
+        [f"{bench.folder}/scrape", str(gateway.admin), str(begin), str(seconds)], stdout=subprocess.PIPE, text=True))
     scraped = json.loads(scraper.communicate()[0])
+    result = json.loads(caller.communicate()[0])
     gateway.process.kill()
     with open(path, "rb") as file:
-        count, latencies, numbers = int.from_bytes(file.read(8), "little"), array.array("f"), array.array("H")
+        count, latencies, moments = int.from_bytes(file.read(8), "little"), array.array("f"), array.array("I")
         latencies.fromfile(file, count)
-        numbers.fromfile(file, count)
-    rows = [array.array("f") for _ in range(2 * pairs)]
-    for latency, number in zip(latencies, numbers):
-        rows[number].append(latency)
-    rows = [array.array("f", sorted(row)) for row in rows]
-    # By pair: the slice that was scraped, and its neighbour; as scrape.c has it.
-    slices = [(rows[2 * n + first], rows[2 * n + 1 - first]) for n in range(pairs) for first in [n.bit_count() % 2]]
-
-    def pooled(share):
-        return lambda slices: (
-            quantile([on for on, _ in slices], share) / quantile([off for _, off in slices], share) - 1)
-
-    def median(ratios):
-        return statistics.median(ratios) - 1
-
-    def shown(change, sample):
-        drawn = sorted(change(random.choices(sample, k=len(sample))) for _ in range(500))
-        return f"{100 * change(sample):+.2f} % (95 %: {100 * drawn[12]:+.2f} to {100 * drawn[487]:+.2f})"
-
-    # Where a neighbour stops the machine now and then, its stalls are all that the pooled p99 tells of.
-    by_pair = [quantile([on], 0.99) / quantile([off], 0.99) for on, off in slices]
-
+        moments.fromfile(file, count)
     return {
-        "pairs": pairs, "seconds_each": seconds, "rate": rate, "of_capacity": load, "requests": result["requests"],
-        "errors": result["errors"], **scraped, "p99_change": shown(pooled(0.99), slices),
-        "p99_change_median_of_pairs": shown(median, by_pair), "p50_change": shown(pooled(0.5), slices),
-        "p99_us_median_of_slices": round(statistics.median(quantile([row], 0.99) for row in rows), 1),
-        "p99_us": {name: round(quantile([pair[which] for pair in slices], 0.99), 1)
-                   for which, name in enumerate(("scraped", "not_scraped"))},
+        "seconds": seconds, "rate": rate, "of_capacity": load, "requests": result["requests"],
+        "errors": result["errors"], "p50_us": result["p50_us"],
+        **compare(latencies, moments, scraped.pop("at_ms"), seconds), **scraped}
+
+
+def compare(latencies, moments, scrapes, seconds):
+    """Calls due near a scrape beside the others; `moments` and `scrapes` in milliseconds of the run."""
+    groups = bytearray([LATER]) * (seconds * 1000 + 1)
+    for at in scrapes:
+        for group in range(LATER):
+            first = int(at) - BEFORE + group * LENGTH
+            for moment in range(max(0, first), min(first + LENGTH, len(groups))):
+                groups[moment] = min(groups[moment], group)
+    near, far = ([array.array("f") for _ in range(seconds)] for _ in range(2))
+    for latency, moment in zip(latencies, moments):
+        (far if groups[moment] else near)[moment // 1000].append(latency)
+    rows = [tuple(array.array("f", sorted(row)) for row in pair) for pair in zip(near, far) if all(pair)]
+
+    def p99(rows):
+        without = quantile([far for _, far in rows], 0.99)
+        return without, quantile([row for pair in rows for row in pair], 0.99) / without - 1
+
+    without, change = p99(rows)
+    drawn = sorted(p99(random.choices(rows, k=len(rows)))[1] for _ in range(400))
+    # How many are slower than that p99: 1 % where nobody notices.
+    slow, calls = [0] * (LATER + 1), [0] * (LATER + 1)
+    for latency, moment in zip(latencies, moments):
+        calls[groups[moment]] += 1
+        slow[groups[moment]] += latency > without
+    shares = [f"{100 * one / max(1, all):.2f} %" for one, all in zip(slow, calls)]
+    return {
+        "p99_us_away_from_scrapes": round(without, 1),
+        "p99_change": f"{100 * change:+.2f} % (95 %: {100 * drawn[9]:+.2f} to {100 * drawn[389]:+.2f})",
+        "calls_near": f"{100 * calls[0] / len(latencies):.1f} %",
+        "slower_than_that": {"near": shares[0], f"then, by {LENGTH} ms": shares[1:LATER], "later": shares[LATER]},
     }
 
 
@@ -330,7 +347,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", required=True)
     parser.add_argument("--gateway", required=True)
-    parser.add_argument("--count", type=int, help="upgrades, drains or pairs of slices")
+    parser.add_argument("--count", type=int, help="reloads, upgrades, drains, or seconds of scrapes")
     parser.add_argument("what", nargs="*", default=["reloads", "upgrades", "drains", "storm", "handshakes", "scrape"])
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -348,7 +365,7 @@ def main():
             tell("drains", drains(bench, options.count or 10))
         if "scrape" in options.what:
             tell("scrape", scrape_cost(bench, 1000))
-            tell("scrape", scrape_slices(bench, options.count or 400, 0.5, 0.4))
+            tell("scrape", scrape_effect(bench, options.count or 600, 0.4))
         for process in [0] + [each.pid for each in bench.processes if each.poll() is None]:
             os.sched_setaffinity(process, set(range(1, os.cpu_count())))
         if "storm" in options.what:

@@ -1,9 +1,9 @@
-// Scrapes /metrics ten times a second on a kept connection, in every other slice of time and in none of the others.
+// Scrapes /metrics on a kept connection, once in each tenth of a second, at a moment of it that is left to chance.
 //
-//   scrape PORT START SLICE_SECONDS SLICES
+//   scrape PORT START SECONDS
 //
-// START is an instant of CLOCK_MONOTONIC. Of each two slices one is scraped, which of them alternates like the
-// Thue-Morse sequence, so that no drift favours either. Prints one line of JSON: scrapes, and bytes of one.
+// START is an instant of CLOCK_MONOTONIC. Prints one line of JSON: bytes of one scrape, the milliseconds behind START at
+// which they began, and how long the answers took.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -41,27 +41,32 @@ static long scrape(int fd) {
     return whole;
 }
 
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + t.tv_nsec / 1e9;
+}
+
 int main(int count, char **arguments) {
-    if (count != 5) fail("PORT START SLICE_SECONDS SLICES");
-    double start = atof(arguments[2]), slice = atof(arguments[3]);
-    long slices = atol(arguments[4]), scrapes = 0, size = 0;
+    if (count != 4) fail("PORT START SECONDS");
+    double start = atof(arguments[2]), took = 0;
+    long scrapes = atol(arguments[3]) * 10, size = 0;
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     struct sockaddr_in address = {
         .sin_family = AF_INET, .sin_port = htons(atoi(arguments[1])), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     if (connect(fd, (struct sockaddr *)&address, sizeof address) < 0) fail("cannot connect");
-    for (long tick = 0;; tick++) {
-        // In the middle of each tenth of a second.
-        double due = tick * 0.1 + 0.05;
-        long number = (long)(due / slice);
-        if (number >= slices) break;
-        if ((number & 1) != (__builtin_popcountl(number >> 1) & 1)) continue;
-        double at = start + due;
+    srand48((long)(start * 1e6));
+    printf("{\"at_ms\":[");
+    for (long number = 0; number < scrapes; number++) {
+        double at = start + (number + drand48()) * 0.1;
         struct timespec until = {.tv_sec = (time_t)at, .tv_nsec = (long)((at - (time_t)at) * 1e9)};
         while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL) == EINTR) {}
+        double began = now();
         size = scrape(fd);
-        scrapes++;
+        took += now() - began;
+        printf("%s%.1f", number ? "," : "", (began - start) * 1e3);
     }
-    printf("{\"scrapes\":%ld,\"bytes\":%ld}\n", scrapes, size);
+    printf("],\"scrapes\":%ld,\"bytes\":%ld,\"mean_us\":%.1f}\n", scrapes, size, took / scrapes * 1e6);
     return 0;
 }
