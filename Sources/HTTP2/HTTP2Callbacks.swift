@@ -61,7 +61,12 @@ func sendData(
             return Int32(NGHTTP2_ERR_WOULDBLOCK.rawValue)
         }
         unsafe context.frames.value.append(Span(_unsafeStart: head.unsafelyUnwrapped, count: 9))
-        unsafe context.owner.http2TakeBody(tag: tag(of: source), count, into: &context.frames.value)
+        let tag = unsafe tag(of: source)
+        context.owner.http2TakeBody(tag: tag, count, into: &context.frames.value)
+        if unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
+            unsafe context.owner.http2SideEnded(
+                handle(session), stream: gw_frame_stream(frame), tag: tag)
+        }
         return 0
     }
 }
@@ -222,8 +227,8 @@ func frameNotSent(
 func frameSent(
     _ session: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ user: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let type = unsafe UInt32(gw_frame_type(frame))
-    guard type == NGHTTP2_DATA.rawValue || type == NGHTTP2_HEADERS.rawValue,
+    // The end of a body has been told with its last bytes.
+    guard unsafe UInt32(gw_frame_type(frame)) == NGHTTP2_HEADERS.rawValue,
         unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0
     else { return 0 }
     return unsafe with(user) { context in

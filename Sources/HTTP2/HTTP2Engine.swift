@@ -145,6 +145,9 @@ package final class HTTP2Engine {
         unsafe nghttp2_option_set_max_outbound_ack(options, acknowledgementsMax)
         unsafe nghttp2_option_set_max_continuations(options, continuationsMax)
         if isServer {
+            // What a request must be is held against `HeaderBlock` and counted by the stream's owner, both of
+            // which have to look at every field and byte anyway. Answers of upstreams are checked twice.
+            unsafe nghttp2_option_set_no_http_messaging(options, 1)
             unsafe nghttp2_option_set_stream_reset_rate_limit(options, resetBurst, resetsPerSecond)
         } else {
             unsafe nghttp2_option_set_peer_max_concurrent_streams(options, 100)

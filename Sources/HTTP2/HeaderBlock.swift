@@ -6,7 +6,7 @@ package import Reactor
 // promises of a head holds for both protocols. What could make a line, a name or a length of its own is
 // refused here already (RFC 9113 sections 8.2 and 8.3).
 
-package struct HeaderBlock {
+package struct HeaderBlock: ~Copyable {
     package enum Problem: UInt8 {
         case none
         /// Not a message at all: the stream is reset (RFC 9113 section 8.1.1).
@@ -15,29 +15,31 @@ package struct HeaderBlock {
         case tooLarge
     }
 
-    /// Values of pseudo-header fields in the order of `Pseudo`.
+    /// What is kept by name, pseudo-header fields first.
     private enum Pseudo: Int { case method, scheme, authority, path, protocolName, status, host }
 
     /// What is known of a block besides its text.
-    fileprivate struct Facts {
-        var ranges = InlineArray<7, Range<Int>>(repeating: 0..<0)
-        var isPresent = InlineArray<7, Bool>(repeating: false)
-        var fieldCount = 0
-        var decodedBytes = 0
-        var problem = Problem.none
-        var hasContentLength = false
+    package struct Facts {
+        fileprivate var ranges = InlineArray<7, Range<Int>>(repeating: 0..<0)
+        fileprivate var isPresent = InlineArray<7, Bool>(repeating: false)
+        fileprivate var fieldCount = 0
+        fileprivate var decodedBytes = 0
+        package fileprivate(set) var problem = Problem.none
+        /// What `content-length` says, -1 when there is none.
+        package fileprivate(set) var contentLength: Int64 = -1
     }
 
-    private var values: Block
-    private var fields: Block
-    private var cookies: Block
-    private var facts = Facts()
+    @usableFromInline var values: Block
+    @usableFromInline var fields: Block
+    @usableFromInline var cookies: Block
+    /// Read where it stands: a call from another module would be given a copy of the whole block.
+    package private(set) var facts = Facts()
     /// Whether further fields may come.
     var isOpen = false
     private let bytesMax: Int
     private let fieldsMax: Int
-    package var problem: Problem { facts.problem }
-    package var hasContentLength: Bool { facts.hasContentLength }
+    private var problem: Problem { facts.problem }
+    private var hasContentLength: Bool { facts.contentLength >= 0 }
 
     /// - Parameters:
     ///   - bytesMax: of a whole list, counted as names and values; 1 to 131,072.
@@ -55,7 +57,7 @@ package struct HeaderBlock {
     var isBomb: Bool { facts.decodedBytes > 4 * bytesMax }
 
     /// The most that `writeRequest` and `writeResponse` write.
-    package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
+    @inlinable package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
 
     package mutating func begin() {
         values.clear()
@@ -141,6 +143,10 @@ package struct HeaderBlock {
     }
 
     private mutating func keep(_ pseudo: Pseudo, _ value: Span<UInt8>) {
+        guard !value.isEmpty else {
+            facts.problem = .malformed
+            return
+        }
         // These become parts of a request line or of Host: no space may stand in them.
         for index in 0..<value.count where value[index] <= 0x20 {
             facts.problem = .malformed
@@ -178,8 +184,11 @@ package struct HeaderBlock {
             facts.problem = .malformed
             return
         case .contentLength:
-            if hasContentLength { facts.problem = .malformed }
-            facts.hasContentLength = true
+            guard !hasContentLength, let length = FieldText.contentLength(value) else {
+                facts.problem = .malformed
+                return
+            }
+            facts.contentLength = length
         default:
             if name.count == 6, Self.equals(name, "cookie") {
                 // Crumbs of one list (RFC 9113 section 8.2.3).
@@ -204,8 +213,10 @@ package struct HeaderBlock {
     ///   - endsStream: whether no body follows.
     ///   - nonce: 16 random bytes for `Sec-WebSocket-Key`, which HTTP/2 callers do not send (RFC 8441
     ///     section 5.1).
+    ///
+    /// Mutating so that it is called in place, without a copy.
     /// - Returns: how the body follows, or nil when this is no request.
-    package func writeRequest(
+    package mutating func writeRequest(
         into writer: inout ByteWriter, endsStream: Bool, nonce: (UInt64, UInt64)
     ) -> Body? {
         guard problem == .none, facts.isPresent[Pseudo.method.rawValue],
@@ -216,13 +227,15 @@ package struct HeaderBlock {
         let method = values.span(range(.method))
         let isConnect = Self.equals(method, "CONNECT")
         let isTunnel = facts.isPresent[Pseudo.protocolName.rawValue]
-        guard !isTunnel || isConnect && !endsStream && !hasContentLength else { return nil }
+        guard !isTunnel || isConnect && !endsStream && !hasContentLength && hasAuthority else { return nil }
         guard let hostRange = agreedHost() else { return nil }
+        // What is announced must come (RFC 9113 section 8.1.1).
+        if endsStream, facts.contentLength > 0 { return nil }
         let host = values.span(hostRange)
         if isConnect, !isTunnel {
             // A plain CONNECT has neither scheme nor path (RFC 9113 section 8.5).
             guard !facts.isPresent[Pseudo.path.rawValue], !facts.isPresent[Pseudo.scheme.rawValue],
-                facts.isPresent[Pseudo.authority.rawValue]
+                hasAuthority
             else { return nil }
         } else {
             guard facts.isPresent[Pseudo.path.rawValue], isWholePath(method),
@@ -328,6 +341,14 @@ package struct HeaderBlock {
         writer.append("\r\n")
     }
 
+    /// Whether these are fields that may end a message: no pseudo-header field is among them (RFC 9113
+    /// section 8.1). What else has no place there is left out further on.
+    package var isTrailerSection: Bool {
+        guard problem == .none else { return false }
+        for index in 0..<Pseudo.host.rawValue where facts.isPresent[index] { return false }
+        return true
+    }
+
     /// Writes a trailer section with its final blank line; empty when this is none.
     package func writeTrailers(into writer: inout ByteWriter) {
         if problem == .none { writer.append(fields.readable) }
@@ -344,13 +365,13 @@ package struct HeaderBlock {
     /// `:authority`, or `host` where it is missing; nil when neither is there or they disagree (RFC 9113
     /// section 8.3.1).
     private func agreedHost() -> Range<Int>? {
-        if facts.isPresent[Pseudo.authority.rawValue], facts.isPresent[Pseudo.host.rawValue] {
+        if hasAuthority, facts.isPresent[Pseudo.host.rawValue] {
             let isPlain = values.span(range(.scheme)).equalsIgnoringCase("http")
             let areSame = HostName.areSame(
                 values.readable, range(.authority), range(.host), defaultPort: isPlain ? 80 : 443)
             return areSame ? range(.authority) : nil
         }
-        let found = range(facts.isPresent[Pseudo.authority.rawValue] ? .authority : .host)
+        let found = range(hasAuthority ? .authority : .host)
         return found.isEmpty ? nil : found
     }
 
@@ -360,6 +381,8 @@ package struct HeaderBlock {
         if path.isEmpty { return false }
         return path[0] == 0x2F || Self.equals(path, "*") && Self.equals(method, "OPTIONS")
     }
+
+    private var hasAuthority: Bool { facts.isPresent[Pseudo.authority.rawValue] }
 
     private var isWebScheme: Bool {
         let scheme = values.span(range(.scheme))

@@ -2,6 +2,9 @@ import Reactor
 
 /// Which bytes may stand where, as 128-bit masks: a test is a shift and an AND, without a table in memory.
 enum ByteClass {
+    /// `HTTP/1.1` as a word, which nearly every message says.
+    static let version11: UInt64 = 0x312E_312F_5054_5448
+
     /// `tchar` of RFC 9110 section 5.6.2.
     @inline(__always)
     static func isToken(_ byte: UInt8) -> Bool {
@@ -97,16 +100,22 @@ enum ByteClass {
     /// Where a byte stands next from `start` on, or the end.
     @inline(__always)
     static func firstPlace(of byte: UInt8, in bytes: Span<UInt8>, from start: Int) -> Int {
+        firstPlace(of: byte, in: bytes, from: start, to: bytes.count)
+    }
+
+    /// The same before `end`.
+    @inline(__always)
+    static func firstPlace(of byte: UInt8, in bytes: Span<UInt8>, from start: Int, to end: Int) -> Int {
         let pattern = UInt64(byte) &* 0x0101_0101_0101_0101
         var index = start
-        while index &+ 8 <= bytes.count {
+        while index &+ 8 <= end {
             let word = bytes.word(at: index) ^ pattern
             // The lowest bit set is exact; those above it may be carried over.
             let found = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
             if found != 0 { return index &+ found.trailingZeroBitCount / 8 }
             index &+= 8
         }
-        while index < bytes.count, bytes[index] != byte { index &+= 1 }
+        while index < end, bytes[index] != byte { index &+= 1 }
         return index
     }
 

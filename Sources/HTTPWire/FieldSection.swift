@@ -59,7 +59,12 @@ enum FieldSection {
     }
 
     /// The line that starts at `start`, written by this process as `name: value`; nil when it is none.
-    static func written(_ bytes: Span<UInt8>, _ start: Int) -> FieldSlice? {
+    ///
+    /// - Parameter mayHaveUnderscores: false where aliases with underscores have been left out.
+    @inline(__always)
+    static func written(
+        _ bytes: Span<UInt8>, _ start: Int, mayHaveUnderscores: Bool = false
+    ) -> FieldSlice? {
         let colon = ByteClass.firstPlace(of: 0x3A, in: bytes, from: start)
         let end = ByteClass.firstPlace(of: 0x0D, in: bytes, from: colon)
         guard colon &+ 2 <= end, end &+ 2 <= bytes.count else { return nil }
@@ -68,8 +73,9 @@ enum FieldSection {
         slice.nameCount = Int32(truncatingIfNeeded: colon &- start)
         slice.valueStart = Int32(truncatingIfNeeded: colon &+ 2)
         slice.valueCount = Int32(truncatingIfNeeded: end &- colon &- 2)
-        // Aliases with underscores have been left out when it was written.
-        slice.id = FieldID.identify(bytes, start, colon &- start, hasUnderscore: false)
+        let hasUnderscore =
+            mayHaveUnderscores && ByteClass.firstPlace(of: 0x5F, in: bytes, from: start, to: colon) < colon
+        slice.id = FieldID.identify(bytes, start, colon &- start, hasUnderscore: hasUnderscore)
         return slice
     }
 

@@ -22,6 +22,11 @@ package enum FieldText {
         return FieldID.identify(name, 0, name.count, hasUnderscore: hasUnderscore)
     }
 
+    /// The value of a `content-length`, nil where it is none (RFC 9110 section 8.6).
+    package static func contentLength(_ value: Span<UInt8>) -> Int64? {
+        FieldSection.contentLength(value, 0..<value.count)
+    }
+
     /// Whether a field that has no identity here may still not stand in a trailer section (RFC 9110 section
     /// 6.5.1): whoever sees it would have acted on it before, or takes it for what the head said.
     static func isForbiddenInTrailers(_ name: Span<UInt8>) -> Bool {

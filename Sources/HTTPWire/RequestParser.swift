@@ -1,3 +1,5 @@
+import Reactor
+
 // The door that the wire comes through. Anything that two readers could take for two different requests is
 // refused here, because the gateway vouches for the identity of every request it forwards. `parse` is given
 // all bytes of a head that have arrived so far and has no memory of earlier calls, so its answer cannot
@@ -50,6 +52,42 @@ package enum RequestParser {
                 return .refused(Refusal(400, reason))
             }
         }
+    }
+
+    /// Reads a head that this process has written, line by line, from fields that it has checked: what
+    /// `parse` would say of it, but of field lines only the ends are looked for. The request line, and what
+    /// the fields mean together, are checked as those of every other request.
+    package static func read(
+        written bytes: Span<UInt8>, limits: HeadLimits, into head: inout RequestHead
+    ) -> ParseResult {
+        head.reset()
+        var index = 0
+        switch requestLine(bytes, &index, min(bytes.count, limits.headBytes), limits, &head) {
+        case .complete: break
+        case .incomplete: return .refused(Refusal(431, "the request head is too large"))
+        case .refused(let refusal): return .refused(refusal)
+        }
+        var facts = FieldFacts()
+        while index < bytes.count, bytes[index] != 0x0D {
+            guard let slice = FieldSection.written(bytes, index, mayHaveUnderscores: true) else {
+                return .refused(Refusal(400, "malformed field line"))
+            }
+            guard head.fieldCount < limits.fields, head.fieldCount < RequestHead.fieldsHardMaximum else {
+                return .refused(Refusal(431, "too many header fields"))
+            }
+            if slice.id != .other {
+                if let refusal = facts.note(slice, bytes, &head) { return .refused(refusal) }
+            }
+            head.fields[head.fieldCount] = slice
+            head.fieldCount &+= 1
+            index = slice.value.upperBound &+ 2
+        }
+        index &+= 2
+        guard index <= min(bytes.count, limits.headBytes) else {
+            return .refused(Refusal(431, "the request head is too large"))
+        }
+        if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
+        return .complete(index)
     }
 
     /// Bytes of the longest method that is forwarded; RFC 9112 section 3 has 501 for longer ones.
@@ -105,6 +143,13 @@ package enum RequestParser {
     private static func version(
         _ bytes: Span<UInt8>, _ index: inout Int, _ end: Int, _ head: inout RequestHead
     ) -> ParseResult {
+        if index &+ 10 <= end, bytes.word(at: index) == ByteClass.version11, bytes[index &+ 8] == 0x0D,
+            bytes[index &+ 9] == 0x0A
+        {
+            head.minorVersion = 1
+            index &+= 10
+            return .complete(index)
+        }
         // "HTTP/" in upper case, a digit, a dot, a digit (RFC 9112 section 2.3).
         let expected: UInt64 = 0x48_5454_502F
         var position = 0

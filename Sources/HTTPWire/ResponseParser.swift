@@ -137,26 +137,26 @@ package enum ResponseParser {
     private static func statusLine(
         _ bytes: Span<UInt8>, _ index: inout Int, _ end: Int, _ head: inout ResponseHead
     ) -> ParseResult {
-        let prefix: UInt64 = 0x4854_5450_2F31_2E00  // "HTTP/1."
-        for position in 0..<7 {
-            guard position < end else { return .incomplete }
-            guard UInt64(bytes[position]) == (prefix >> UInt64((7 - position) * 8)) & 0xFF else {
-                return .refused(Refusal(502, "no HTTP/1 status line"))
+        if end <= 12 || bytes.word(at: 0) != ByteClass.version11 {
+            let prefix: UInt64 = 0x4854_5450_2F31_2E00  // "HTTP/1."
+            for position in 0..<7 {
+                guard position < end else { return .incomplete }
+                guard UInt64(bytes[position]) == (prefix >> UInt64((7 - position) * 8)) & 0xFF else {
+                    return .refused(Refusal(502, "no HTTP/1 status line"))
+                }
             }
+            guard end > 12 else { return shortStatusLine(bytes, end) }
         }
-        guard end > 12 else { return shortStatusLine(bytes, end) }
         guard ByteClass.isDigit(bytes[7]), bytes[8] == 0x20 else {
             return .refused(Refusal(502, "malformed status line"))
         }
         // RFC 9110 section 2.5: a higher minor version is read as the highest that is known.
         head.minorVersion = bytes[7] == 0x30 ? 0 : 1
-        var status = 0
-        for position in 9..<12 {
-            guard ByteClass.isDigit(bytes[position]) else {
-                return .refused(Refusal(502, "malformed status code"))
-            }
-            status = status * 10 + Int(bytes[position] &- 48)
+        let (hundreds, tens, ones) = (bytes[9] &- 48, bytes[10] &- 48, bytes[11] &- 48)
+        guard hundreds < 10, tens < 10, ones < 10 else {
+            return .refused(Refusal(502, "malformed status code"))
         }
+        let status = Int(hundreds) &* 100 &+ Int(tens) &* 10 &+ Int(ones)
         guard status >= 100, status <= 599 else { return .refused(Refusal(502, "status out of range")) }
         head.status = status
         index = 12

@@ -35,7 +35,7 @@ package final class KeyCache {
     private var unknownGeneration: UInt32 = 0
     /// Until when entries may be served on the strength of the news: a second after the last proof that all
     /// changes have been heard. Afterwards only what the store confirmed within a second is fresh.
-    package var heardUntilMicroseconds = Int64.max
+    private var heardUntilMicroseconds = Int64.max
 
     /// - Parameters:
     ///   - entries: most known keys, at least 1.
@@ -45,6 +45,9 @@ package final class KeyCache {
         known = KeyTable(capacity: entries, seed: seed)
         unknown = KeyTable(capacity: unknownEntries, seed: seed)
     }
+
+    /// Takes the proof that all changes up to an instant have been heard.
+    package func hear(untilMicroseconds: Int64) { heardUntilMicroseconds = untilMicroseconds }
 
     /// Known keys held.
     package var count: Int { known.count }

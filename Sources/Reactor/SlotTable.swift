@@ -92,6 +92,27 @@ public struct SlotTable<Element: ~Copyable> {
     /// Places `element` in a free slot, or returns nil and drops it when there is none.
     @inlinable
     public func allocate(_ element: consuming Element) -> Slot<Element>? {
+        guard let index = takeIndex() else { return nil }
+        unsafe (elements + index).initialize(to: element)
+        return unsafe Slot(
+            pointer: elements + index, index: index, generation: headers[index].generation)
+    }
+
+    /// Places a copy of `blank` in a free slot, or returns nil when there is none: elements are large, and
+    /// what differs between new ones is little.
+    ///
+    /// The copy is one of bytes: elements are plain values that own nothing, as handles do.
+    @inlinable
+    public func allocate(like blank: Mutable<Element>) -> Slot<Element>? {
+        guard let index = takeIndex() else { return nil }
+        unsafe UnsafeMutableRawPointer(elements + index).copyMemory(
+            from: blank.pointer, byteCount: MemoryLayout<Element>.size)
+        return unsafe Slot(
+            pointer: elements + index, index: index, generation: headers[index].generation)
+    }
+
+    @inlinable
+    func takeIndex() -> Int? {
         let index: Int
         if unsafe state.pointee.firstFree >= 0 {
             index = unsafe Int(state.pointee.firstFree)
@@ -105,9 +126,7 @@ public struct SlotTable<Element: ~Copyable> {
         }
         unsafe headers[index].isOccupied = true
         unsafe state.pointee.occupied += 1
-        unsafe (elements + index).initialize(to: element)
-        return unsafe Slot(
-            pointer: elements + index, index: index, generation: headers[index].generation)
+        return index
     }
 
     /// Destroys the occupant; its references go stale.

@@ -50,6 +50,10 @@ def data(content=b"test", flags=END_STREAM, stream=1):
     return frame(DATA, flags, stream, content)
 
 
+# Longer than five bytes, though what is left of it is not.
+SPLIT = data(b"0123456789")
+
+
 def reset(code=CANCEL, stream=1):
     return frame(RST, 0, stream, number(code))
 
@@ -337,6 +341,9 @@ OWN = [
     ("8.1 two trailers", [post(), data(b"a", 0), head(only((b"x-t", b"1"))), head(only((b"x-t", b"1")))], message_error(CLOSED, PROTOCOL)),
     ("8.1.1 less data than the length", [post((b"content-length", b"9")), data(b"abc")], message_error(PROTOCOL)),
     ("8.1.1 a length and no data", [head(block((b"content-length", b"9"), method=b"POST"))], message_error(PROTOCOL)),
+    ("8.1.1 a length with a sign", [post((b"content-length", b"+4")), data()], message_error(PROTOCOL)),
+    ("8.1.1 more data than the length, in pieces", [post((b"content-length", b"5")), SPLIT[:15], SPLIT[15:]], stream(PROTOCOL)),
+    ("8.1.1 less data than the length, then trailers", [post((b"content-length", b"9")), data(b"abc", 0), head(only((b"x-t", b"1")))], stream(PROTOCOL)),
     ("8.2.1 a name with a space", [head(block((b"x a", b"1")))], message_error(PROTOCOL)),
     ("8.2.1 a value with a line feed", [head(block((b"x", b"a\nb")))], message_error(PROTOCOL)),
     ("8.2.1 a value with a NUL", [head(block((b"x", b"a\0b")))], message_error(PROTOCOL)),

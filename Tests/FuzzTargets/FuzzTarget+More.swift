@@ -76,12 +76,40 @@ extension FuzzTarget {
         }
         var head = RequestHead()
         let limits = HeadLimits(headBytes: 65_536, fields: 64, targetBytes: 8_192)
+        var again = RequestHead()
+        let second = RequestParser.read(written: text.span, limits: limits, into: &again)
         switch RequestParser.parse(text.span, limits: limits, into: &head) {
-        case .complete(let count): try require(count == text.count, "bytes are left behind a head")
+        case .complete(let count):
+            try require(count == text.count, "bytes are left behind a head")
+            guard case .complete(count) = second, head.means(again) else {
+                throw FuzzFinding(description: "a head of ours means something else when it is read as ours")
+            }
         case .incomplete: throw FuzzFinding(description: "half a head was written")
-        case .refused: return
+        case .refused(let refusal):
+            guard case .refused(let other) = second, other.status == refusal.status else {
+                throw FuzzFinding(description: "a head of ours is let through when it is read as ours")
+            }
+            return
         }
         // Every line that the parser found is one that the list asked for, or one of ours.
         try require(head.fieldCount <= texts.count / 2 + 6, "lines that nobody sent")
+    }
+}
+
+extension RequestHead {
+    /// Whether both say the same of the same bytes.
+    fileprivate func means(_ other: borrowing RequestHead) -> Bool {
+        guard fieldCount == other.fieldCount else { return false }
+        for index in 0..<fieldCount {
+            let (one, two) = (field(index), other.field(index))
+            guard one.name == two.name, one.value == two.value, one.id == two.id else { return false }
+        }
+        return method == other.method && target == other.target && path == other.path && query == other.query
+            && body == other.body && host == other.host && keepAlive == other.keepAlive
+            && wantsUpgrade == other.wantsUpgrade && upgrade == other.upgrade && isGRPC == other.isGRPC
+            && acceptsTrailers == other.acceptsTrailers && authorizationCount == other.authorizationCount
+            && authorization == other.authorization && expectsContinue == other.expectsContinue
+            && saysEmptyBody == other.saysEmptyBody && maxForwards == other.maxForwards
+            && hasNominations == other.hasNominations
     }
 }

@@ -84,6 +84,10 @@ struct HeaderBlockTests {
         ("proxy-connection", get + [("proxy-connection", "close")]),
         ("te other than trailers", get + [("te", "gzip")]),
         ("two lengths", get + [("content-length", "1"), ("content-length", "1")]),
+        ("a length that is none", get + [("content-length", "+1")]),
+        ("a length without a body", get + [("content-length", "1")]),
+        ("an empty host", get + [("host", "")]),
+        ("an empty authority", [get[0], get[1], (":authority", ""), get[3]]),
         ("a second path", get + [(":path", "/other")]),
         ("a pseudo-header field behind others", [get[0], get[1], get[2], ("a", "b"), get[3]]),
         ("an unknown pseudo-header field", get + [(":who", "me")]),
@@ -108,6 +112,28 @@ struct HeaderBlockTests {
     func refusals(_ index: Int) {
         let (why, fields) = Self.refused[index]
         #expect(Self.request(fields) == nil, "\(why)")
+    }
+
+    @Test("no tunnel without an authority, and none that announces a length")
+    func tunnels() {
+        let tunnel: Fields = [
+            (":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "https"), (":path", "/chat"),
+        ]
+        #expect(Self.request(tunnel + [("host", "a.example")], endsStream: false) == nil)
+        let whole = tunnel + [(":authority", "a.example")]
+        #expect(Self.request(whole, endsStream: false) != nil)
+        #expect(Self.request(whole + [("content-length", "0")], endsStream: false) == nil)
+        #expect(Self.request(whole, endsStream: true) == nil)
+    }
+
+    @Test(
+        "a head does not pass for trailers",
+        arguments: [("x-sum", true), ("host", true), (":path", false), (":status", false)])
+    func trailers(_ name: String, _ isOne: Bool) {
+        var block = HeaderBlock(bytesMax: 4_096, fieldsMax: 8)
+        block.begin()
+        block.add(Array(name.utf8).span, Array("1".utf8).span)
+        #expect(block.isTrailerSection == isOne)
     }
 
     @Test("authority and host that agree become one Host")

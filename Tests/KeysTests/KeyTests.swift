@@ -125,13 +125,13 @@ struct KeyTests {
             case .stale, .absent: return false
             }
         }
-        cache.heardUntilMicroseconds = 5_000_000
+        cache.hear(untilMicroseconds: 5_000_000)
         #expect(isServed(good, 5_000_000) && isServed(bad, 5_000_000))
         #expect(!isServed(good, 5_000_001) && !isServed(bad, 5_000_001))
         _ = cache.insert(
             good, digest: digest, value: 1, nowMicroseconds: 5_000_000, expiresAtMicroseconds: 9_000_000)
         #expect(isServed(good, 6_000_000) && !isServed(good, 6_000_001))
-        cache.heardUntilMicroseconds = 7_000_000
+        cache.hear(untilMicroseconds: 7_000_000)
         #expect(isServed(good, 6_500_000))
     }
 }

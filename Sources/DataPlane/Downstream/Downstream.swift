@@ -95,4 +95,13 @@ struct Downstream: ~Copyable {
         self.peer = peer
         self.isPlaintextPort = isPlaintextPort
     }
+
+    /// A stream of HTTP/2 that is nobody's yet.
+    static func blankStream() -> Downstream {
+        let nobody = SocketAddress(ipv4: 0, port: 0)
+        var blank = Downstream(descriptor: .none, peer: nobody, isPlaintextPort: false)
+        blank.kind = .stream
+        blank.transport = .open
+        return blank
+    }
 }

@@ -25,8 +25,12 @@ struct StreamState {
     var next = SlotReference.none
     var previous = SlotReference.none
     var requestBody = HeaderBlock.Body.none
+    /// Bytes of the announced body that have not come yet; -1 when none were announced.
+    var requestRemaining: Int64 = -1
     /// Whether the caller has ended its side.
     var requestHasEnded = false
+    /// Whether the request has turned out to be malformed: nothing more of it is taken.
+    var isRejected = false
     var isHead = false
     var isHeadTooLarge = false
     var answer = Answer.head
@@ -52,7 +56,7 @@ extension Worker {
     /// A caller has sent the head of a request. Called by the engine: nothing may be sent here.
     func openStream(_ connection: Slot<Downstream>, _ number: Int32, endsStream: Bool) {
         let session = connection.value.multiplex.session
-        guard http2.block.value.problem != .malformed else {
+        if case .malformed = http2.block.value.facts.problem {
             refuseStream(session, number, .protocolError, .streamsMalformed)
             return
         }
@@ -60,19 +64,16 @@ extension Worker {
             refuseStream(session, number, .refusedStream, .streamsRefused)
             return
         }
-        var fresh = Downstream(
-            descriptor: .none, peer: connection.value.peer, isPlaintextPort: false)
-        fresh.kind = .stream
-        fresh.transport = .open
-        fresh.session = connection.value.session
-        fresh.stream.connection = connection.reference
-        fresh.stream.number = number
-        fresh.stream.requestHasEnded = endsStream
-        fresh.stream.isHeadTooLarge = http2.block.value.problem == .tooLarge
-        guard let slot = downstreams.allocate(fresh) else {
+        guard let slot = downstreams.allocate(like: blankStream) else {
             refuseStream(session, number, .refusedStream, .streamsRefused)
             return
         }
+        slot.value.peer = connection.value.peer
+        slot.value.session = connection.value.session
+        slot.value.stream.connection = connection.reference
+        slot.value.stream.number = number
+        slot.value.stream.requestHasEnded = endsStream
+        if case .tooLarge = http2.block.value.facts.problem { slot.value.stream.isHeadTooLarge = true }
         guard slot.value.stream.isHeadTooLarge || writeHead(slot, endsStream: endsStream) else {
             downstreams.free(slot)
             refuseStream(session, number, .protocolError, .streamsMalformed)
@@ -104,13 +105,14 @@ extension Worker {
         }
         slot.value.input.commit(writer)
         slot.value.stream.requestBody = body
+        slot.value.stream.requestRemaining = http2.block.value.facts.contentLength
         slot.value.stream.isHead = slot.value.input.readable.hasPrefix("HEAD ")
         return true
     }
 
     /// Body bytes have arrived: at most a window of them wait here.
     func takeBody(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) {
-        guard !bytes.isEmpty else { return }
+        guard !bytes.isEmpty, countBody(slot, bytes.count) else { return }
         guard !slot.value.isFinishing else {
             dropBody(slot, bytes.count)
             return
@@ -126,9 +128,34 @@ extension Worker {
         resumeLater(slot)
     }
 
+    /// Holds a body against its announced length, which must be met to the byte (RFC 9113 section 8.1.1).
+    /// False when it is longer: nothing of what is too much is taken, and the stream is reset.
+    private func countBody(_ slot: Slot<Downstream>, _ count: Int) -> Bool {
+        if slot.value.stream.isRejected { return false }
+        let remaining = slot.value.stream.requestRemaining
+        guard remaining >= 0 else { return true }
+        guard Int64(count) <= remaining else {
+            rejectStream(slot)
+            return false
+        }
+        slot.value.stream.requestRemaining = remaining - Int64(count)
+        return true
+    }
+
+    /// Resets a stream whose request has turned out to be malformed.
+    private func rejectStream(_ slot: Slot<Downstream>) {
+        slot.value.stream.isRejected = true
+        metrics.add(.streamsMalformed)
+        connectionSession(slot).reset(slot.value.stream.number, .protocolError)
+    }
+
     /// The caller has ended its side of a stream.
     func takeEnd(_ slot: Slot<Downstream>) {
-        guard !slot.value.stream.requestHasEnded else { return }
+        guard !slot.value.stream.requestHasEnded, !slot.value.stream.isRejected else { return }
+        guard slot.value.stream.requestRemaining <= 0 else {
+            rejectStream(slot)
+            return
+        }
         slot.value.stream.requestHasEnded = true
         guard !slot.value.isFinishing else { return }
         if slot.value.stream.requestBody == .chunked {
@@ -139,13 +166,13 @@ extension Worker {
     }
 
     /// Trailer fields end a request.
-    func takeTrailers(_ slot: Slot<Downstream>) {
-        guard !slot.value.stream.requestHasEnded else { return }
-        guard http2.block.value.problem == .none, slot.value.stream.requestBody == .chunked else {
-            if http2.block.value.problem != .none {
-                connectionSession(slot).reset(slot.value.stream.number, .protocolError)
-                return
-            }
+    func takeTrailers(_ slot: Slot<Downstream>, endsStream: Bool) {
+        guard !slot.value.stream.requestHasEnded, !slot.value.stream.isRejected else { return }
+        guard http2.block.value.isTrailerSection, endsStream else {
+            rejectStream(slot)
+            return
+        }
+        guard slot.value.stream.requestBody == .chunked else {
             takeEnd(slot)
             return
         }

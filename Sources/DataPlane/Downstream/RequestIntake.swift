@@ -54,7 +54,11 @@ extension Worker {
         }
         guard !plain.value.isEmpty else { return false }
         let block = plain.value
-        switch RequestParser.parse(block.readable, limits: headLimits, into: &requestHead.value) {
+        let result =
+            slot.value.kind == .stream
+            ? RequestParser.read(written: block.readable, limits: headLimits, into: &requestHead.value)
+            : RequestParser.parse(block.readable, limits: headLimits, into: &requestHead.value)
+        switch result {
         case .incomplete:
             // One timer for the whole head: a caller that sends a byte now and then gains nothing.
             if slot.value.phaseStartMicroseconds == 0 {

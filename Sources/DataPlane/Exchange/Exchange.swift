@@ -15,26 +15,26 @@ struct Exchange: ~Copyable {
         case streaming
     }
 
-    var downstream: SlotReference
+    var downstream = SlotReference.none
     var upstreamConnection = SlotReference.none
     var phase = Phase.connecting
     /// The serialised request head, kept to the end for a retry and for the log.
     var head = Block.none
     /// Numbers that mean the same in every configuration; -1 where there is none.
-    var series: Int32
-    var upstream: Int32
+    var series: Int32 = -1
+    var upstream: Int32 = -1
     var endpoint: Int32 = -1
     /// Slot of the caller's key, -1 on public routes.
-    var key: Int32
-    var tier: Int32
+    var key: Int32 = -1
+    var tier: Int32 = -1
     /// Permits that it takes.
-    var cost: Int64
-    var method: Method
-    var minorVersion: UInt8
+    var cost: Int64 = 0
+    var method = Method.other
+    var minorVersion: UInt8 = 1
     /// Whether the caller's connection stays open after the answer.
-    var keepsAlive: Bool
+    var keepsAlive = false
     /// The body as it comes from the caller.
-    var requestFraming: BodyFraming
+    var requestFraming = BodyFraming.none
     var requestRemaining: Int64 = 0
     var requestChunks = ChunkDecoder()
     /// Whether all of the request has been passed on.
@@ -56,12 +56,12 @@ struct Exchange: ~Copyable {
     var keptBody = Block.none
     /// Whether more has been sent than is kept.
     var hasLostBody = false
-    var requestBodyLimit: Int64
-    var expectsContinue: Bool
-    var acceptsTrailers: Bool
-    var isGRPC: Bool
+    var requestBodyLimit: Int64 = 0
+    var expectsContinue = false
+    var acceptsTrailers = false
+    var isGRPC = false
     /// Whether the caller asks for another protocol, and where its name stands in `head`.
-    var wantsUpgrade: Bool
+    var wantsUpgrade = false
     var upgrade = 0..<0
     /// Whether the upstream has switched protocols: bytes pass both ways until either side ends.
     var isTunnel = false
@@ -72,7 +72,7 @@ struct Exchange: ~Copyable {
     /// The instant by which a gRPC call must be over; 0 for none.
     var deadlineMicroseconds: Int64 = 0
     /// Longest silence once an answer has begun; 0 keeps the response timeout except for streams.
-    var idleTimeoutMicroseconds: Int64
+    var idleTimeoutMicroseconds: Int64 = 0
     /// The body as it comes from the upstream.
     var responseFraming = ResponseFraming.none
     var responseRemaining: Int64 = 0
@@ -98,16 +98,19 @@ struct Exchange: ~Copyable {
     var parentSpan: UInt64 = 0
     var status: Int32 = 0
     var reason: Reason = .none
-    var startMicroseconds: Int64
+    var startMicroseconds: Int64 = 0
     /// Since when it waits for a connection; 0 when it never has.
     var queuedMicroseconds: Int64 = 0
     var upstreamStartMicroseconds: Int64 = 0
     var upstreamMicroseconds: Int64 = 0
     /// Over: waits for the end of the turn to be freed.
     var isDead = false
-    var responseTimeoutMicroseconds: Int64
+    var responseTimeoutMicroseconds: Int64 = 0
 
-    init(
+    init() {}
+
+    /// Takes what a request says.
+    mutating func begin(
         downstream: SlotReference, route: RoutePlan, key: Int32, tier: Int32,
         head: borrowing RequestHead, startMicroseconds: Int64
     ) {

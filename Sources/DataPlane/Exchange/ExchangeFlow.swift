@@ -28,13 +28,11 @@ extension Worker {
     func makeExchange(
         _ slot: Slot<Downstream>, headCount: Int, route: Int, _ key: Slot<ActiveKey>?
     ) -> Slot<Exchange>? {
-        guard
-            let exchange = exchanges.allocate(
-                Exchange(
-                    downstream: slot.reference, route: rows.routes[route], key: Int32(key?.index ?? -1),
-                    tier: key?.value.tier ?? -1, head: requestHead.value,
-                    startMicroseconds: slot.value.arrivedMicroseconds))
-        else { return nil }
+        guard let exchange = exchanges.allocate(like: blankExchange) else { return nil }
+        exchange.value.begin(
+            downstream: slot.reference, route: rows.routes[route], key: Int32(key?.index ?? -1),
+            tier: key?.value.tier ?? -1, head: requestHead.value,
+            startMicroseconds: slot.value.arrivedMicroseconds)
         guard serialiseRequest(slot, exchange, headCount: headCount, route, key) else {
             pool.give(&exchange.value.head)
             exchanges.free(exchange)

@@ -74,7 +74,7 @@ extension Worker {
 
     private func writeTarget(_ route: RoutePlan, into writer: inout ByteWriter) {
         let whole = target.value
-        if requestHead.value.targetForm == .asterisk {
+        if case .asterisk = requestHead.value.targetForm {
             writer.append(whole.readable)
             return
         }

@@ -72,7 +72,7 @@ extension Worker {
             return false
         }
         // Known to be nonsense before the caller has been told of an answer.
-        if responseHead.value.framing == .chunked,
+        if case .chunked = responseHead.value.framing,
             ChunkDecoder.problem(in: block.readable, from: headCount) != nil
         {
             upstreamFailed(exchange, connection, .upstreamNonsense)

@@ -82,8 +82,8 @@ extension Worker {
     /// Where `Sec-WebSocket-Key` stands in a request of our own; empty when it has none.
     func webSocketKey(_ head: Block) -> Range<Int> {
         guard
-            case .complete = RequestParser.parse(
-                head.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
+            case .complete = RequestParser.read(
+                written: head.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
         else { return 0..<0 }
         for index in 0..<framedRequest.value.fieldCount {
             let slice = framedRequest.value.fields[index]

@@ -119,8 +119,8 @@ extension Worker {
         _ stream: Slot<UpstreamConnection>, _ rest: inout Block, _ connection: Slot<UpstreamConnection>
     ) -> Bool {
         guard
-            case .complete(let count) = RequestParser.parse(
-                rest.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
+            case .complete(let count) = RequestParser.read(
+                written: rest.readable, limits: Self.ownRequestLimits, into: &framedRequest.value)
         else { return false }
         var hasBody = true
         switch framedRequest.value.body {
@@ -248,7 +248,7 @@ extension Worker {
         stream.value.stream.answerHasEnded = true
         if stream.value.stream.answersInChunks {
             pool.ensureRoom(for: http2.block.value.textBytesMax + 32, in: &stream.value.input)
-            if http2.block.value.problem == .none {
+            if http2.block.value.isTrailerSection {
                 stream.value.input.append("0\r\n")
                 var writer = ByteWriter(stream.value.input)
                 http2.block.value.writeTrailers(into: &writer)

@@ -68,10 +68,10 @@ extension Worker: HTTP2Owner {
         _ session: HTTP2Session, stream number: Int32, _ kind: HTTP2HeadKind, endsStream: Bool
     ) {
         if let connection = current {
-            if kind == .request {
+            if case .request = kind {
                 openStream(connection, number, endsStream: endsStream)
             } else if let slot = stream(session.tag(ofStream: number)) {
-                takeTrailers(slot)
+                takeTrailers(slot, endsStream: endsStream)
             }
         } else if let slot = upstreamStream(session.tag(ofStream: number)) {
             takeAnswerHead(slot, endsStream: endsStream)

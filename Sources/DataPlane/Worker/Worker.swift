@@ -105,6 +105,9 @@ package final class Worker {
     let poller: Poller
     let downstreams: SlotTable<Downstream>
     let exchanges: SlotTable<Exchange>
+    /// What new streams and exchanges are copies of.
+    let blankStream = Mutable(Downstream.blankStream())
+    let blankExchange = Mutable(Exchange())
     let upstreamConnections: SlotTable<UpstreamConnection>
     let keys: SlotTable<ActiveKey>
     /// What each key in `keys` was compiled from, by slot, for the next configuration.
@@ -262,7 +265,7 @@ package final class Worker {
         state.value.nowMicroseconds = now
         state.value.wallMicroseconds = wall
         if hasStore {
-            cache.heardUntilMicroseconds = shared.changesHeardMicroseconds + KeyCache.unheardMicroseconds
+            cache.hear(untilMicroseconds: shared.changesHeardMicroseconds + KeyCache.unheardMicroseconds)
         }
         let second = wall / 1_000_000
         guard second != state.value.dateSecond else { return }
