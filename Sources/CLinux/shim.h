@@ -32,6 +32,7 @@ enum {
     gw_epoll_error = 0x008,
     gw_epoll_hangup = 0x010,
     gw_epoll_peer_closed = 0x2000,
+    gw_epoll_edge_triggered = 0x80000000,
 };
 
 // struct epoll_event is packed on x86-64; its union is easier to reach from C.

@@ -10,6 +10,10 @@ public struct Interest: OptionSet, Sendable {
     /// Only that the connection broke.
     @inlinable public static var none: Interest { Interest(rawValue: 0) }
 
+    /// Tells of bytes once, when they come, instead of as long as they are there: who takes them takes all,
+    /// or has the descriptor watched anew.
+    @inlinable public static var onlyNews: Interest { Interest(rawValue: 4) }
+
     /// The union, without the generic machinery of option sets.
     @inlinable
     public func adding(_ other: Interest) -> Interest { Interest(rawValue: rawValue | other.rawValue) }
@@ -20,6 +24,7 @@ public struct Interest: OptionSet, Sendable {
         var events: UInt32 = 0
         if rawValue & 1 != 0 { events |= Event.readable | Event.peerClosed }
         if rawValue & 2 != 0 { events |= Event.writable }
+        if rawValue & 4 != 0 { events |= Event.edgeTriggered }
         return events
     }
 }
@@ -33,6 +38,7 @@ public struct Event {
     static let readable = UInt32(gw_epoll_in)
     static let writable = UInt32(gw_epoll_out)
     static let peerClosed = UInt32(gw_epoll_peer_closed)
+    static let edgeTriggered = UInt32(gw_epoll_edge_triggered)
 
     public var isReadable: Bool { events & Event.readable != 0 }
     public var isWritable: Bool { events & Event.writable != 0 }
@@ -61,7 +67,8 @@ public struct EventList {
     }
 }
 
-/// epoll, level-triggered: after a short read the socket is empty, so nothing is re-armed per request.
+/// epoll, level-triggered unless asked for otherwise: after a short read the socket is empty, so nothing is
+/// re-armed per request.
 public struct Poller: Sendable {
     public let descriptor: Descriptor
 

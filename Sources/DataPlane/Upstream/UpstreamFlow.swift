@@ -304,13 +304,27 @@ extension Worker {
         case .handshaking, .busy:
             if event.isWritable { drainOutput(connection) }
             if connection.value.isDead { return }
-            if event.isReadable || event.isPeerClosed || event.isHangup {
-                receive(connection, isHangup: event.isHangup)
+            guard event.isReadable || event.isPeerClosed || event.isHangup else { return }
+            let isEmptied = receive(connection, isHangup: event.isHangup)
+            if connection.value.isDead { return }
+            if event.isPeerClosed, connection.value.phase == .idle {
+                endIdle(connection)
+            } else if !isEmptied || event.isPeerClosed || event.isHangup {
+                watchAnew(connection)
             }
         }
     }
 
-    private func receive(_ connection: Slot<UpstreamConnection>, isHangup: Bool) {
+    /// Has a connection reported again whose bytes, or whose end, have not all been taken.
+    private func watchAnew(_ connection: Slot<UpstreamConnection>) {
+        let interest = connection.value.interest
+        guard interest.rawValue & Interest.onlyNews.rawValue != 0 else { return }
+        poller.modify(
+            connection.value.descriptor, token: Token(.upstream, connection.reference).rawValue, interest)
+    }
+
+    /// - Returns: whether the socket held no more than was taken.
+    private func receive(_ connection: Slot<UpstreamConnection>, isHangup: Bool) -> Bool {
         let usesTLS = connection.value.session.isOpen
         answer.value.clear()
         if connection.value.input.isAllocated {
@@ -318,6 +332,8 @@ extension Worker {
             pool.give(&connection.value.input)
         }
         received.value.clear()
+        let room = min(usesTLS ? received.value.freeCount : answer.value.freeCount, HardLimits.readBytes)
+        var isEmptied = true
         let result =
             usesTLS
             ? Socket.receive(
@@ -328,7 +344,7 @@ extension Worker {
         case .wouldBlock:
             if !answer.value.isEmpty { restash(connection) }
             if isHangup { upstreamBroke(connection, .upstreamClosed) }
-            return
+            return true
         case .failed, .endOfStream:
             // Over TLS an end without a goodbye may be anybody's: what came may not be all (RFC 9112
             // section 9.8). A WebSocket's goodbye is a frame of its own.
@@ -336,22 +352,23 @@ extension Worker {
             if case .endOfStream = result, !usesTLS { isEnd = true }
             guard isEnd else {
                 upstreamBroke(connection, .upstreamClosed)
-                return
+                return true
             }
             connection.value.inputEnded = true
             updateInterest(connection)
-        case .bytes:
+        case .bytes(let count):
+            isEmptied = count < room
             connection.value.hasAnswered = true
             if usesTLS {
                 wire.setInbound(received.value)
                 if connection.value.phase == .handshaking {
                     shakeHands(connection)
-                    return
+                    return isEmptied
                 }
                 decrypt(connection)
-                if connection.value.isDead { return }
+                if connection.value.isDead { return true }
                 sendUpstreamWire(connection)
-                if connection.value.isDead { return }
+                if connection.value.isDead { return true }
             }
         }
         if connection.value.kind == .http2 {
@@ -359,6 +376,7 @@ extension Worker {
         } else {
             takeAnswer(connection)
         }
+        return isEmptied
     }
 
     /// Takes what `answer` holds for a connection's call.
@@ -435,6 +453,8 @@ extension Worker {
         var wanted = Interest.none
         if !connection.value.inputEnded, !connection.value.isPaused { wanted = wanted.adding(.read) }
         if !connection.value.output.isEmpty { wanted = wanted.adding(.write) }
+        // An answer is most often read whole: looking whether more has come would cost as much as the event.
+        if connection.value.kind == .http1 { wanted = wanted.adding(.onlyNews) }
         guard wanted.rawValue != connection.value.interest.rawValue else { return }
         connection.value.interest = wanted
         poller.modify(
