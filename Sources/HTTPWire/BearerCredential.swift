@@ -16,8 +16,10 @@ package enum BearerCredential {
         else { return .malformed }
         var start = value.lowerBound &+ 7
         while start < value.upperBound, bytes[start] == 0x20 { start &+= 1 }
-        var index = start
-        while index < value.upperBound, ByteClass.isToken68(bytes[index]) { index &+= 1 }
+        var index = ByteClass.skipPlainName(bytes, start, value.upperBound)
+        while index < value.upperBound, ByteClass.isToken68(bytes[index]) {
+            index = ByteClass.skipPlainName(bytes, index &+ 1, value.upperBound)
+        }
         guard index > start else { return .malformed }
         while index < value.upperBound, bytes[index] == 0x3D { index &+= 1 }
         guard index == value.upperBound, index &- start <= tokenBytesMax else { return .malformed }

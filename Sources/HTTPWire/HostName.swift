@@ -31,9 +31,11 @@ package enum HostName {
     private static func isPort(_ bytes: Span<UInt8>, _ part: Range<Int>) -> Bool {
         guard bytes[part.lowerBound] == 0x3A else { return false }
         var port = 0
-        for index in part.dropFirst() {
+        var index = part.lowerBound &+ 1
+        while index < part.upperBound {
             guard ByteClass.isDigit(bytes[index]), port <= 65_535 else { return false }
-            port = port * 10 + Int(bytes[index] - 48)
+            port = port &* 10 &+ Int(bytes[index] &- 48)
+            index &+= 1
         }
         return port <= 65_535
     }

@@ -92,12 +92,57 @@ public struct ByteWriter {
             digits &+= 1
         }
         guard let place = unsafe room(digits) else { return }
-        var at = digits &- 1
-        while at >= 0 {
-            unsafe place[at] = 48 &+ UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-            at &-= 1
+        let raw = UnsafeMutableRawPointer(place)
+        var end = digits
+        // Two digits at a time: the divisions are what this costs.
+        while rest >= 100 {
+            end &-= 2
+            let front = rest / 100
+            let pair = Self.twoDigits(rest &- front &* 100)
+            unsafe raw.storeBytes(of: pair, toByteOffset: end, as: UInt16.self)
+            rest = front
         }
+        if rest >= 10 {
+            unsafe raw.storeBytes(of: Self.twoDigits(rest), as: UInt16.self)
+        } else {
+            unsafe place.pointee = 48 &+ UInt8(truncatingIfNeeded: rest)
+        }
+    }
+
+    /// A number below 100 as two digits, in the order of memory.
+    @usableFromInline
+    @inline(__always)
+    static func twoDigits(_ value: UInt64) -> UInt16 {
+        let tens = (value &* 103) >> 10
+        let units = value &- tens &* 10
+        return (UInt16(truncatingIfNeeded: units << 8 | tens) &+ 0x3030).littleEndian
+    }
+
+    /// Appends four numbers with dots between them, an IPv4 address from its first byte to its last.
+    mutating func append(octets address: UInt64) {
+        guard let place = unsafe room(16) else { return }
+        var written = 0
+        var shift: UInt64 = 32
+        while shift > 0 {
+            shift &-= 8
+            let octet = address &>> shift & 0xFF
+            let hundreds = (octet &* 41) >> 12
+            let twoDigits = Self.twoDigits(octet &- hundreds &* 100).littleEndian
+            if hundreds > 0 {
+                unsafe place[written] = 48 &+ UInt8(truncatingIfNeeded: hundreds)
+                written &+= 1
+            }
+            if octet >= 10 {
+                unsafe place[written] = UInt8(truncatingIfNeeded: twoDigits)
+                written &+= 1
+            }
+            unsafe place[written] = UInt8(truncatingIfNeeded: twoDigits >> 8)
+            unsafe place[written &+ 1] = 0x2E
+            written &+= 2
+        }
+        // Without the last dot.
+        written &-= 1
+        count &-= 16 &- written
     }
 
     /// Appends lower-case hexadecimal, padded with zeros to at least `minimumDigits` (1 to 16).

@@ -94,10 +94,7 @@ public struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// Writes the address without port and brackets (RFC 5952 for IPv6), allocating nothing.
     public func write(ipInto writer: inout ByteWriter) {
         if isMappedIPv4 {
-            for shift in stride(from: 24, through: 0, by: -8) {
-                writer.append(decimal: Int64((low >> UInt64(shift)) & 0xFF))
-                if shift > 0 { writer.append(byte: 46) }
-            }
+            writer.append(octets: low & 0xFFFF_FFFF)
             return
         }
         writeIPv6(into: &writer)

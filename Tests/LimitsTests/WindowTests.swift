@@ -106,6 +106,30 @@ struct WindowTests {
         #expect(granted == 5_000)
     }
 
+    @Test(
+        "a hint to a place that is another account's by now, or nobody's, changes no answer",
+        arguments: [-7, 0, 1, 99])
+    func staleHint(_ place: Int32) throws {
+        let table = WindowTable(accounts: 128)
+        let plan = try Self.plan("2/second")
+        for account in [(UInt64(0), UInt64(7)), (64, 8)] {
+            for cost in [true, true, false] {
+                var hint = place
+                let decision = table.take(
+                    account: account, plan: plan, cost: 1, nowMicroseconds: 1, hint: &hint)
+                #expect(decision.isGranted == cost && hint >= 0)
+            }
+        }
+        // A full shard gives the place away; its former owner starts anew and takes nobody else's permits.
+        var hint: Int32 = -1
+        _ = table.take(account: (0, 7), plan: plan, cost: 1, nowMicroseconds: 1, hint: &hint)
+        let given = table.take(account: (128, 9), plan: plan, cost: 2, nowMicroseconds: 9_000_000)
+        let others = table.take(account: (192, 10), plan: plan, cost: 2, nowMicroseconds: 9_000_000)
+        #expect(given.isGranted && others.isGranted)
+        let again = table.take(account: (0, 7), plan: plan, cost: 1, nowMicroseconds: 9_000_001, hint: &hint)
+        #expect(!again.isGranted)
+    }
+
     @Test("a full table forgets idle accounts and refuses rather than forget busy ones")
     func bounded() throws {
         let table = WindowTable(accounts: 64)

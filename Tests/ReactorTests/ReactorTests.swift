@@ -64,6 +64,36 @@ struct ReactorTests {
         #expect(!exact.overflowed && exact.count == 8)
     }
 
+    private func text(_ write: (inout ByteWriter) -> Void) -> String {
+        var block = Block.allocate(capacity: 32)
+        defer { block.deallocate() }
+        var writer = ByteWriter(block)
+        write(&writer)
+        block.commit(writer)
+        let bytes = block.readable
+        return String(decoding: (0..<bytes.count).map { bytes[$0] }, as: UTF8.self)
+    }
+
+    @Test("a number is written with each of its digits")
+    func decimals() {
+        var numbers: [Int64] = [0, 5, .max, .min, -1, -10, -99, -100]
+        var power: Int64 = 1
+        for _ in 0..<18 {
+            power *= 10
+            numbers += [power - 1, power, power + 1, power * 9 / 10 + 7]
+        }
+        for number in numbers { #expect(text { $0.append(decimal: number) } == String(number)) }
+        for number in Int64(0)..<2_000 { #expect(text { $0.append(decimal: number) } == String(number)) }
+    }
+
+    @Test("an address is written with each of its octets", arguments: 0...255)
+    func octets(_ octet: Int) throws {
+        for address in ["\(octet).0.10.100", "1.\(octet).\(255 - octet).\(octet)"] {
+            let parsed = try #require(SocketAddress(ip: address, port: 1))
+            #expect(text { parsed.write(ipInto: &$0) } == address)
+        }
+    }
+
     @Test("a field line is written whole or not at all", arguments: 0...20)
     func fieldLines(_ capacity: Int) {
         var block = Block.allocate(capacity: 32)

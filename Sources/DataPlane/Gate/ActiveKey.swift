@@ -28,6 +28,8 @@ struct ActiveKey: ~Copyable {
     /// Slot of the account, -1 without limits.
     var accountSlot: Int32
     var plan: LimitPlan
+    /// Where this process keeps the account's windows.
+    var windowHint: Int32 = -1
     var policy: PolicyText
     /// When its use was last noted, seconds of wall time.
     var seenSeconds: Int64 = 0

@@ -27,7 +27,7 @@ extension Worker {
         makeRequestID(slot, trusting: true)
         slot.value.arrivedMicroseconds = state.value.nowMicroseconds
         // What is wrong already need not reach an upstream, nor cost a permit.
-        if requestHead.value.body == .chunked, slot.value.kind == .http1,
+        if slot.value.kind == .http1, case .chunked = requestHead.value.body,
             let problem = ChunkDecoder.problem(in: plain.value.readable, from: headCount)
         {
             refuseMalformed(slot, 400, problem)
@@ -48,7 +48,7 @@ extension Worker {
         }
         let block = plain.value
         target.value.clear()
-        if requestHead.value.targetForm == .asterisk {
+        if case .asterisk = requestHead.value.targetForm {
             target.value.append(byte: 0x2A)
         } else {
             var writer = ByteWriter(target.value)

@@ -14,7 +14,8 @@ extension Worker {
             // The turn's clock may be older than another worker's last decision for this account.
             let now = MonotonicClock.nowMicroseconds()
             let decision = shared.windows.take(
-                account: key.value.accountHash.words, plan: key.value.plan, cost: cost, nowMicroseconds: now)
+                account: key.value.accountHash.words, plan: key.value.plan, cost: cost, nowMicroseconds: now,
+                hint: &key.value.windowHint)
             countDecision(decision, key: key, isDegraded: false)
             guard decision.isGranted else {
                 return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
