@@ -12,7 +12,7 @@ SWIFT_FILES = Package.swift Sources Tests
 BUILD_PACKAGES = libssl-dev libhiredis-dev libnghttp2-dev
 TEST_PACKAGES = $(BUILD_PACKAGES) redis-server redis-tools curl openssl strace systemd prometheus iproute2 \
     python3-prometheus-client nghttp2-client docker-compose python3-venv
-BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy nghttp2-server
+BENCH_PACKAGES = $(TEST_PACKAGES) nginx libnginx-mod-http-lua haproxy
 
 # A real browser for the dashboard.
 BROWSER_PACKAGES = chromium chromium-driver fonts-dejavu-core

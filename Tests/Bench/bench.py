@@ -128,18 +128,16 @@ class Bench:
         self.subject(
             "gateway-redis",
             [gateway, "run", "--config", peers.gateway(folder, port, free_port(), upstream, redis)], port)
-        messages = None
-        if shutil.which("nghttpd"):
-            messages = free_port()
-            self.start("messages", ["nghttpd", "--no-tls", "--echo-upload", "-m", "1000", str(messages)], messages, 1)
-            with open(f"{folder}/message", "wb") as file:
-                file.write(b"\0\0\0\0\x40" + b"x" * 64)
+        messages = free_port()
+        self.start("messages", [f"{folder}/messages", str(messages)], messages, 1)
+        with open(f"{folder}/message", "wb") as file:
+            file.write(b"\0\0\0\0\x40" + b"x" * 64)
+        port = free_port()
+        self.subject("gateway-grpc", [
+            gateway, "run", "--config", peers.gateway(folder, port, free_port(), upstream, grpc=messages)], port)
+        if shutil.which("nginx"):
             port = free_port()
-            self.subject("gateway-grpc", [
-                gateway, "run", "--config", peers.gateway(folder, port, free_port(), upstream, grpc=messages)], port)
-            if shutil.which("nginx"):
-                port = free_port()
-                self.subject("nginx-grpc", ["nginx", "-c", peers.nginx_grpc(folder, port, messages)], port)
+            self.subject("nginx-grpc", ["nginx", "-c", peers.nginx_grpc(folder, port, messages)], port)
         self.versions["gateway"] = self.text([gateway, "--version"])
         if shutil.which("nginx"):
             self.versions["nginx"] = self.text(["nginx", "-v"])
