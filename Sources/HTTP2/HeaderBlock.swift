@@ -191,7 +191,8 @@ package struct HeaderBlock: ~Copyable {
             facts.contentLength = length
         default:
             if name.count == 6, Self.equals(name, "cookie") {
-                // Crumbs of one list (RFC 9113 section 8.2.3).
+                // Crumbs of one list (RFC 9113 section 8.2.3); behind an empty one a blank would be left.
+                if value.isEmpty { return }
                 if !cookies.isEmpty { cookies.append("; ") }
                 cookies.append(value)
                 return

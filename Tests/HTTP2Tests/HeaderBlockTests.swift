@@ -34,6 +34,14 @@ struct HeaderBlockTests {
                 == "GET /x?y HTTP/1.1\r\nHost: a.example\r\naccept: */*\r\ncookie: a=1; b=2\r\n\r\n")
     }
 
+    @Test("an empty crumb of cookies leaves no blank behind", arguments: [0, 1, 2])
+    func emptyCrumb(_ place: Int) {
+        var crumbs: Fields = [("cookie", "a=1"), ("cookie", "b=2")]
+        crumbs.insert(("cookie", ""), at: place)
+        #expect(Self.request(Self.get + crumbs)?.hasSuffix("\r\ncookie: a=1; b=2\r\n\r\n") == true)
+        #expect(Self.request(Self.get + [("cookie", "")])?.contains("cookie") == false)
+    }
+
     @Test("a body without a length is chunked, one with a length keeps it")
     func bodies() {
         let open = Self.request(Self.get, endsStream: false)

@@ -196,6 +196,7 @@ extension Worker {
     }
 
     func refuseHeadTooLarge(_ slot: Slot<Downstream>) {
+        requestHead.value.reset()
         makeRequestID(slot, trusting: false)
         refuseMalformed(slot, .headTooLarge)
     }
