@@ -119,6 +119,19 @@ struct HTTP2UpstreamTests {
         #expect(try client.take(rest.utf8.count) == Array(rest.utf8))
     }
 
+    @Test("what an upstream says together with the end of its handshake is read")
+    func earlySettings() throws {
+        let certificate = try Certificate.shared.get()
+        let upstream = try Clients.start("early.py", [certificate.chainPath, certificate.keyPath])
+        let port = try upstream.line()
+        let gateway = try Gateway(
+            Setup().with {
+                $0.upstreamEndpoints = ["https://localhost:\(port)"]
+                $0.upstream = "http2: true\nca: \"\(certificate.chainPath)\""
+            })
+        for _ in 0..<3 { #expect(try gateway.call().text == "early") }
+    }
+
     @Test("what was refused unread is sent again, also when it is not idempotent")
     func refused() throws {
         let scene = try Scene()

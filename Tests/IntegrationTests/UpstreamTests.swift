@@ -43,6 +43,18 @@ struct UpstreamTests {
         #expect(upstream.connectionCount == 2)
     }
 
+    @Test("an endpoint that ends its idle connections gets no more than its share of calls")
+    func shares() throws {
+        let ending = try Upstream(
+            Upstream.respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", closes: true))
+        let lasting = try Upstream()
+        let gateway = try Gateway(Setup(ending, lasting))
+        for _ in 0..<60 { #expect(try gateway.call().status == 200) }
+        // Two equals: fewer than 12 of 60 by chance once in a million runs.
+        #expect(lasting.requests.count >= 12, "\(lasting.requests.count)")
+        #expect(ending.requests.count >= 12, "\(ending.requests.count)")
+    }
+
     @Test("an idle connection that has died is replaced without the caller noticing")
     func retry() throws {
         let upstream = try Upstream()

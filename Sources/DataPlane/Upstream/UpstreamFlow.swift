@@ -99,7 +99,13 @@ extension Worker {
             let name = serverNames[Int(connection.value.endpoint)]
             shared.report(.warning, "TLS to upstream \(name): \(reason)", every: 60)
             upstreamBroke(connection, .connectFailed)
-        case .done: isReady(connection)
+        case .done:
+            // Tickets and settings may come together with the end of the handshake.
+            if wire.inboundRemaining > 0 || connection.value.session.hasPendingPlaintext {
+                decrypt(connection)
+                if connection.value.isDead { return }
+            }
+            isReady(connection)
         }
     }
 
@@ -282,8 +288,7 @@ extension Worker {
         guard token.kind == .upstream, let connection = upstreamConnections.lookup(token.reference),
             connection.value.phase == .idle, !connection.value.isDead
         else { return }
-        unpark(connection)
-        closeUpstream(connection)
+        endIdle(connection)
     }
 
     func handleUpstream(_ event: Event, _ connection: Slot<UpstreamConnection>) {
@@ -307,7 +312,7 @@ extension Worker {
             guard event.isReadable || event.isPeerClosed || event.isHangup else { return }
             let isEmptied = receive(connection, isHangup: event.isHangup)
             if connection.value.isDead { return }
-            if event.isPeerClosed, connection.value.phase == .idle {
+            if event.isPeerClosed || event.isHangup, connection.value.phase == .idle {
                 endIdle(connection)
             } else if !isEmptied || event.isPeerClosed || event.isHangup {
                 watchAnew(connection)
@@ -363,9 +368,15 @@ extension Worker {
                 wire.setInbound(received.value)
                 if connection.value.phase == .handshaking {
                     shakeHands(connection)
-                    return isEmptied
+                    if connection.value.isDead || answer.value.isEmpty { return isEmptied }
+                    guard connection.value.kind == .http2 else {
+                        // An answer to nothing.
+                        upstreamBroke(connection, .upstreamNonsense)
+                        return isEmptied
+                    }
+                } else {
+                    decrypt(connection)
                 }
-                decrypt(connection)
                 if connection.value.isDead { return true }
                 sendUpstreamWire(connection)
                 if connection.value.isDead { return true }
