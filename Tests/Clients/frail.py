@@ -131,7 +131,10 @@ class Connection:
         if limit is not None and len(self.open) > limit:
             seen["refused"] += 1
             self.refuse(stream)
-        elif what == "slow":
+        elif what == "crowd" and len(self.open) > 3:
+            seen["refused"] += 1
+            self.refuse(stream)
+        elif what in ("slow", "crowd"):
             later(0.02, self.answer, stream, b"slow")
         elif what == "refuse" and is_first:
             self.refuse(stream)

@@ -72,6 +72,20 @@ struct FrailUpstreamTests {
         #expect(try scene.seen().calls.isEmpty)
     }
 
+    @Test("an upstream that takes fewer calls than it says is soon asked for no more")
+    func crowd() throws {
+        let scene = try Scene("connections: 40\nqueue: 100\nqueue_timeout: 20s")
+        // Nobody can know at first: what is refused twice fails.
+        let wave = try (1...10).first { _ in
+            let statuses = try Curl.statuses(
+                "https://localhost:\(scene.gateway.httpsPort)/api/crowd", key: TestKey.enterprise.secret,
+                count: 40, atOnce: 40)
+            return statuses == Array(repeating: 200, count: 40)
+        }
+        #expect(try scene.seen().refused > 0)
+        #expect(wave != nil)
+    }
+
     @Test("what was refused unread is sent again with its body", arguments: ["refuse", "leave"])
     func refused(_ how: String) throws {
         let scene = try Scene()

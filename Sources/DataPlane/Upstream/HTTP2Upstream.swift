@@ -70,9 +70,29 @@ extension Worker {
         var room = max(1, endpoints[Int(connection.value.endpoint)].streamsAllowed)
         if connection.value.multiplex.hasSettings {
             guard connection.value.multiplex.session.allowsRequests else { return false }
-            room = min(HTTP2Engine.streamsMax, connection.value.multiplex.session.remoteStreamsMax)
+            room = min(
+                endpoints[Int(connection.value.endpoint)].callsTaken,
+                connection.value.multiplex.session.remoteStreamsMax)
         }
         return connection.value.multiplex.streamCount < room
+    }
+
+    /// A call has been refused unread, though the endpoint had said that it takes as many.
+    func noteRefusal(_ connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        // Those refused together still count as its streams.
+        let taken = min(endpoints[endpoint].callsTaken, connection.value.multiplex.streamCount)
+        endpoints[endpoint].callsTaken = max(1, taken - 1)
+        endpoints[endpoint].answersInARow = 0
+    }
+
+    func noteAnswer(_ connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        guard endpoints[endpoint].callsTaken < HTTP2Engine.streamsMax else { return }
+        endpoints[endpoint].answersInARow += 1
+        guard endpoints[endpoint].answersInARow >= HardLimits.answersPerTrial else { return }
+        endpoints[endpoint].callsTaken += 1
+        endpoints[endpoint].answersInARow = 0
     }
 
     /// Whether the endpoint has said on one of its connections that it takes no calls at present.

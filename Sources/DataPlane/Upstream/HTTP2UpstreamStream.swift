@@ -291,6 +291,9 @@ extension Worker {
         stream.value.stream.isClosed = true
         stream.value.stream.isRefused =
             code == HTTP2Error.refusedStream.rawValue && !stream.value.stream.hasAnswerHead
+        if let connection = upstreamConnections.lookup(stream.value.stream.connection) {
+            if stream.value.stream.isRefused { noteRefusal(connection) } else { noteAnswer(connection) }
+        }
         if !stream.value.stream.answerHasEnded {
             if stream.value.stream.isTunnel {
                 stream.value.stream.isCut = true

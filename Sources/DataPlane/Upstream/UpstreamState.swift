@@ -88,6 +88,11 @@ struct EndpointState {
     var firstMultiplexed = SlotReference.none
     /// Calls that a connection of HTTP/2 may carry at once, by what the endpoint has said last.
     var streamsAllowed = HTTP2Engine.streamsMax
+    /// Calls that one seems to take at once, which each refusal lowers and a row of answers raises: endpoints
+    /// count a call for a while after its answer, or take fewer than they say.
+    var callsTaken = HTTP2Engine.streamsMax
+    /// Answers since one was refused, or since one more was tried.
+    var answersInARow = 0
     /// Whether the endpoint has declined HTTP/2 when it could have agreed.
     var declinesHTTP2 = false
 
@@ -103,6 +108,7 @@ struct EndpointState {
         ejectedUntilMicroseconds = 0
         failuresInARow = 0
         streamsAllowed = HTTP2Engine.streamsMax
+        callsTaken = HTTP2Engine.streamsMax
         declinesHTTP2 = false
     }
 }

@@ -98,6 +98,9 @@ enum HardLimits {
     /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
     static let retryShare = 5
     static let retryBalance = 10
+    /// Answers of an endpoint that has refused calls, after which a connection is tried with one more at
+    /// once: most such trials cost a retry, of which there is one for `retryShare` calls.
+    static let answersPerTrial = 100
     /// How long a worker without file descriptors waits before it accepts again.
     static let acceptPauseMicroseconds: Int64 = 100_000
     /// Seconds between two notes that a key is in use: last use is told to the minute.

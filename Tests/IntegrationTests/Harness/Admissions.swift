@@ -1,6 +1,6 @@
 import Foundation
 
-/// Callers of one limited account that ask without a pause, and when each of their calls began and ended.
+/// Callers of one limited account that ask again and again, and when each of their calls began and ended.
 final class Admissions: Sendable {
     struct Call: Sendable {
         /// Microseconds since the callers began; the call was decided at some time between.
@@ -13,7 +13,8 @@ final class Admissions: Sendable {
     private let isOver = Collected<Bool>()
     private let threads: [TestThread]
 
-    init(_ count: Int, of gateways: Gateway..., key: TestKey) {
+    /// - Parameter pause: milliseconds between an answer and the next call, for a demand below the limit.
+    init(_ count: Int, of gateways: Gateway..., key: TestKey, pause: Int32 = 0) {
         let epoch = ContinuousClock.now
         @Sendable func now() -> Int64 {
             let elapsed = epoch.duration(to: .now).components
@@ -28,6 +29,7 @@ final class Admissions: Sendable {
                     try client.send(Gateway.request(key: key))
                     let status = try client.response().status
                     calls.append(contentsOf: [Call(begun: begun, ended: now(), status: status)])
+                    if pause > 0 { poll(nil, 0, pause) }
                 }
             }
         }
