@@ -41,6 +41,8 @@ package struct TLSSession {
         guard let ssl = unsafe ssl else { return .failed }
         let room = Int32(truncatingIfNeeded: min(block.freeCount, 1 << 20))
         precondition(room > 0, "a read needs room")
+        // SSL_get_error takes what another session has left in the thread's queue for this one's failure.
+        if ERR_peek_error() != 0 { ERR_clear_error() }
         let n = unsafe SSL_read(ssl, block.writableAddress, room)
         if n > 0 {
             block.advanceEnd(Int(n))
@@ -50,7 +52,6 @@ package struct TLSSession {
         case SSL_ERROR_WANT_READ: return .wantsInput
         case SSL_ERROR_ZERO_RETURN: return .closed
         default:
-            // The queue must be empty before the next session's SSL_get_error looks into it.
             ERR_clear_error()
             return .failed
         }

@@ -72,6 +72,29 @@ struct FrailUpstreamTests {
         #expect(try scene.seen().calls.isEmpty)
     }
 
+    @Test("an upstream that hangs up while its caller is slow harms nobody")
+    func hangup() throws {
+        let upstream = try Clients.start("hangup.py", [])
+        let port = try upstream.line()
+        let gateway = try Gateway(
+            Setup().with {
+                $0.upstreamEndpoints = ["http://127.0.0.1:\(port)"]
+                $0.workers = 1
+            })
+        let slow = try (0..<3).map { _ in
+            let client = try gateway.connect()
+            try client.send(Gateway.request("/api/endless"))
+            return client
+        }
+        try Deadline(seconds: 30).wait("the resets") { try Int(upstream.ask("")) == slow.count }
+        for _ in 0..<10 { #expect(try gateway.call("/api/ok").text == "ok") }
+        // What has come is still theirs, and does not look whole.
+        for client in slow {
+            #expect(try client.head().startLine == "HTTP/1.1 200 OK")
+            #expect(try client.rest().count < 1 << 30)
+        }
+    }
+
     @Test("an upstream that takes fewer calls than it says is soon asked for no more")
     func crowd() throws {
         let scene = try Scene("connections: 40\nqueue: 100\nqueue_timeout: 20s")

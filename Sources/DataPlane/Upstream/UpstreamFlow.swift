@@ -194,6 +194,7 @@ extension Worker {
         // The wire may hold a caller's records: they go first.
         if wire.hasOutbound { flushDownstream() }
         guard connection.value.session.write(block.span(range)) else {
+            wire.clearOutbound()
             upstreamBroke(connection, .upstreamClosed)
             return
         }
@@ -222,6 +223,11 @@ extension Worker {
             }
         }
         if sent == bytes.count { return }
+        // What is due to it without being asked for, as answers to key updates, is not kept for ever.
+        guard connection.value.output.count + bytes.count - sent <= HardLimits.upstreamOutputBytes else {
+            upstreamBroke(connection, .upstreamNonsense)
+            return
+        }
         pool.ensureRoom(for: bytes.count - sent, in: &connection.value.output)
         connection.value.output.append(bytes.extracting(sent..<bytes.count))
         updateInterest(connection)
@@ -252,7 +258,15 @@ extension Worker {
         case .bytes(let n): connection.value.output.consume(n)
         case .wouldBlock: return
         case .endOfStream, .failed:
-            upstreamBroke(connection, .upstreamClosed)
+            // As in `sendToUpstream`.
+            connection.value.outputIsBroken = true
+            pool.give(&connection.value.output)
+            if connection.value.kind != .http1 || connection.value.isReused && !connection.value.hasAnswered {
+                upstreamBroke(connection, .upstreamClosed)
+            } else {
+                updateInterest(connection)
+                watchAnew(connection)
+            }
             return
         }
         if let exchange = exchanges.lookup(connection.value.exchange) {
@@ -310,6 +324,9 @@ extension Worker {
             if event.isWritable { drainOutput(connection) }
             if connection.value.isDead { return }
             guard event.isReadable || event.isPeerClosed || event.isHangup else { return }
+            // A hangup is told whatever is watched for. Its caller takes no more as yet; going on with it
+            // tells of the hangup again.
+            if connection.value.isPaused { return }
             let isEmptied = receive(connection, isHangup: event.isHangup)
             if connection.value.isDead { return }
             if event.isPeerClosed || event.isHangup, connection.value.phase == .idle {
@@ -363,8 +380,9 @@ extension Worker {
             updateInterest(connection)
         case .bytes(let count):
             isEmptied = count < room
-            connection.value.hasAnswered = true
-            if usesTLS {
+            if !usesTLS {
+                connection.value.hasAnswered = true
+            } else {
                 wire.setInbound(received.value)
                 if connection.value.phase == .handshaking {
                     shakeHands(connection)
@@ -380,6 +398,8 @@ extension Worker {
                 if connection.value.isDead { return true }
                 sendUpstreamWire(connection)
                 if connection.value.isDead { return true }
+                // Not for a goodbye or a ticket.
+                if !answer.value.isEmpty { connection.value.hasAnswered = true }
             }
         }
         if connection.value.kind == .http2 {
@@ -429,7 +449,9 @@ extension Worker {
                 connection.value.inputEnded = true
                 return
             case .failed:
-                upstreamBroke(connection, .upstreamClosed)
+                // The alert that says why: on the wire it would go to whoever writes next.
+                sendUpstreamWire(connection)
+                if !connection.value.isDead { upstreamBroke(connection, .upstreamClosed) }
                 return
             }
         }

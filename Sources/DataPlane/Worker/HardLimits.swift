@@ -98,6 +98,9 @@ enum HardLimits {
     /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
     static let retryShare = 5
     static let retryBalance = 10
+    /// Bytes that may wait for an upstream to take them: what a turn forwards, and no more than the largest
+    /// block holds.
+    static let upstreamOutputBytes = 524_288
     /// Answers of an endpoint that has refused calls, after which a connection is tried with one more at
     /// once: most such trials cost a retry, of which there is one for `retryShare` calls.
     static let answersPerTrial = 100
