@@ -20,7 +20,9 @@ package final class BlockingConnection {
     private let wire: TLSWire?
     /// Holds OpenSSL's library context, which a session uses but does not keep alive.
     private var context: TLSClientContext?
-    private var ciphertext = Block.allocate(capacity: 32_768)
+    /// Allocated when nothing can be thrown any more before `deinit` may run.
+    private var ciphertext = Block.none
+    private static let ciphertextBytes = 32_768
 
     /// - Parameters:
     ///   - caPath: trust for TLS instead of the system's.
@@ -37,6 +39,7 @@ package final class BlockingConnection {
         descriptor = opened.descriptor
         guard let serverName else {
             wire = nil
+            ciphertext = .allocate(capacity: Self.ciphertextBytes)
             try finishConnecting("\(address)", timeoutMilliseconds)
             return
         }
@@ -50,6 +53,7 @@ package final class BlockingConnection {
             wire = nil
             throw ConnectionProblem(error.message)
         }
+        ciphertext = .allocate(capacity: Self.ciphertextBytes)
         try finishConnecting("\(address)", timeoutMilliseconds)
         try shakeHands("\(address)", timeoutMilliseconds)
     }
@@ -61,6 +65,7 @@ package final class BlockingConnection {
         } catch {
             throw ConnectionProblem("cannot connect to \(path): \(error.reason)")
         }
+        ciphertext = .allocate(capacity: Self.ciphertextBytes)
         try finishConnecting(path, timeoutMilliseconds)
     }
 

@@ -119,7 +119,12 @@ final class HealthCheck: Sendable {
         defer { block.deallocate() }
         var head = ResponseHead()
         let limits = HeadLimits(headBytes: 65_536, fields: 256, targetBytes: 0)
-        while try connection.receive(into: &block, timeoutMilliseconds: timeout) {
+        // One time for all of it: an endpoint that drips keeps nobody else's check waiting.
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(timeout) * 1_000
+        while true {
+            let remaining = (deadline - MonotonicClock.nowMicroseconds()) / 1_000
+            guard remaining > 0 else { return "it does not answer in time" }
+            guard try connection.receive(into: &block, timeoutMilliseconds: Int(remaining)) else { break }
             let bytes = block
             switch ResponseParser.parse(bytes.readable, method: .get, limits: limits, into: &head) {
             case .incomplete: continue
