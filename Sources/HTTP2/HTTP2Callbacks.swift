@@ -62,7 +62,11 @@ func sendData(
         }
         unsafe context.frames.value.append(Span(_unsafeStart: head.unsafelyUnwrapped, count: 9))
         let tag = unsafe tag(of: source)
-        context.owner.http2TakeBody(tag: tag, count, into: &context.frames.value)
+        // A frame that waited for room may outlive its stream, which has been reset meanwhile.
+        guard context.owner.http2TakeBody(tag: tag, count, into: &context.frames.value) else {
+            context.frames.value.truncate(to: context.frames.value.count - 9)
+            return Int32(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+        }
         if unsafe gw_frame_flags(frame) & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0 {
             unsafe context.owner.http2SideEnded(
                 handle(session), stream: gw_frame_stream(frame), tag: tag)

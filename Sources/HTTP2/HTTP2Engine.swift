@@ -22,8 +22,8 @@ package protocol HTTP2Owner: AnyObject {
     func http2Closed(_ session: HTTP2Session, stream: Int32, tag: UInt64, code: UInt32)
     /// How much of a stream's body could be sent now.
     func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState
-    /// Moves bytes that `http2BodyAvailable` has promised.
-    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block)
+    /// Moves bytes that `http2BodyAvailable` has promised. False when the stream is gone, and they with it.
+    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool
     /// Trailer fields are wanted now, as `http2BodyAvailable` has promised.
     func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64)
     /// Our side of a stream has ended.
@@ -70,6 +70,9 @@ package final class HTTP2Engine {
     /// CONTINUATION frames of one header block (CVE-2024-28182), whose bytes are bounded too: enough for the
     /// largest head in frames of 512 bytes.
     private static let continuationsMax = 64
+    /// Bytes of a header block that we send, by the library's estimate of twelve more for each field: the
+    /// longest head of the other side must fit.
+    private static let sentHeadBytes = 131_072
     /// Streams that a peer may reset at once, and a second after that, before the library ends the
     /// connection: a second line behind the owner's own count.
     private static let resetBurst: UInt64 = 10_000
@@ -144,6 +147,7 @@ package final class HTTP2Engine {
         unsafe nghttp2_option_set_no_closed_streams(options, 1)
         unsafe nghttp2_option_set_max_outbound_ack(options, acknowledgementsMax)
         unsafe nghttp2_option_set_max_continuations(options, continuationsMax)
+        unsafe nghttp2_option_set_max_send_header_block_length(options, sentHeadBytes)
         if isServer {
             // What a request must be is held against `HeaderBlock` and counted by the stream's owner, both of
             // which have to look at every field and byte anyway. Answers of upstreams are checked twice.

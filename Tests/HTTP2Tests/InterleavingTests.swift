@@ -36,7 +36,7 @@ struct InterleavingTests {
         func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
             HTTP2BodyState(count: 0, isEnd: true, hasTrailers: false)
         }
-        func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {}
+        func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool { false }
         func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
         func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
     }

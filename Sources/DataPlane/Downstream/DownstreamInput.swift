@@ -102,7 +102,7 @@ extension Worker {
             countHandshake(slot)
             handshakeEnded(slot)
             slot.value.transport = .open
-            setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+            setTimer(slot, after: idleWaitMicroseconds)
             sendWire(slot)
             if slot.value.isDead { return }
             if slot.value.session.speaksHTTP2 {
@@ -129,7 +129,9 @@ extension Worker {
         plain.value.clear()
         guard slot.value.input.isAllocated else { return }
         _ = plain.value.moveContents(from: &slot.value.input)
-        pool.give(&slot.value.input)
+        // A window of HTTP/2 in tiny frames, each a chunk, is longer than the scratch block: `stash` keeps
+        // the rest.
+        if slot.value.input.isEmpty { pool.give(&slot.value.input) }
     }
 
     private func decrypt(_ slot: Slot<Downstream>) {
@@ -189,7 +191,15 @@ extension Worker {
 
     /// Keeps what could not be used and decides what the connection waits for.
     func stash(_ slot: Slot<Downstream>) {
-        if !plain.value.isEmpty {
+        if slot.value.input.isAllocated {
+            // Behind what is left of the scratch block stands what did not fit into it.
+            if plain.value.isEmpty { resumeLater(slot) }
+            var whole = pool.take(atLeast: plain.value.count + slot.value.input.count)
+            _ = whole.moveContents(from: &plain.value)
+            whole.append(slot.value.input.readable)
+            pool.give(&slot.value.input)
+            slot.value.input = whole
+        } else if !plain.value.isEmpty {
             slot.value.input = pool.take(atLeast: max(plain.value.count, 4_096))
             _ = slot.value.input.moveContents(from: &plain.value)
         }

@@ -77,22 +77,21 @@ extension Worker {
         return connection.value.multiplex.streamCount < room
     }
 
-    /// A call has been refused unread, though the endpoint had said that it takes as many.
-    func noteRefusal(_ connection: Slot<UpstreamConnection>) {
+    /// A call has ended. One that was refused unread says that the endpoint takes fewer at once than it has
+    /// said, unless the endpoint is leaving the connection.
+    func noteEnd(_ connection: Slot<UpstreamConnection>, isRefused: Bool) {
         let endpoint = Int(connection.value.endpoint)
-        // Those refused together still count as its streams.
-        let taken = min(endpoints[endpoint].callsTaken, connection.value.multiplex.streamCount)
-        endpoints[endpoint].callsTaken = max(1, taken - 1)
-        endpoints[endpoint].answersInARow = 0
-    }
-
-    func noteAnswer(_ connection: Slot<UpstreamConnection>) {
-        let endpoint = Int(connection.value.endpoint)
-        guard endpoints[endpoint].callsTaken < HTTP2Engine.streamsMax else { return }
-        endpoints[endpoint].answersInARow += 1
-        guard endpoints[endpoint].answersInARow >= HardLimits.answersPerTrial else { return }
-        endpoints[endpoint].callsTaken += 1
-        endpoints[endpoint].answersInARow = 0
+        if isRefused, !connection.value.multiplex.isLeaving {
+            // Those refused together still count as its streams.
+            let taken = min(endpoints[endpoint].callsTaken, connection.value.multiplex.streamCount)
+            endpoints[endpoint].callsTaken = max(1, taken - 1)
+            endpoints[endpoint].answersInARow = 0
+        } else if endpoints[endpoint].callsTaken < HTTP2Engine.streamsMax {
+            endpoints[endpoint].answersInARow += 1
+            guard endpoints[endpoint].answersInARow >= HardLimits.answersPerTrial else { return }
+            endpoints[endpoint].callsTaken += 1
+            endpoints[endpoint].answersInARow = 0
+        }
     }
 
     /// Whether the endpoint has said on one of its connections that it takes no calls at present.

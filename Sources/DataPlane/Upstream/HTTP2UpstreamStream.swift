@@ -224,6 +224,15 @@ extension Worker {
             takeAgreement(stream, endsStream: endsStream)
             return
         }
+        guard stream.value.input.count <= HardLimits.interimBytes else {
+            // Interim heads without end, and no window bounds them.
+            pool.ensureRoom(for: 8, in: &stream.value.input)
+            stream.value.input.append("?\r\n\r\n")
+            stream.value.stream.hasAnswerHead = true
+            stream.value.stream.answerHasEnded = true
+            answerLater(stream)
+            return
+        }
         pool.ensureRoom(for: http2.block.value.textBytesMax, in: &stream.value.input)
         var writer = ByteWriter(stream.value.input)
         guard
@@ -292,7 +301,7 @@ extension Worker {
         stream.value.stream.isRefused =
             code == HTTP2Error.refusedStream.rawValue && !stream.value.stream.hasAnswerHead
         if let connection = upstreamConnections.lookup(stream.value.stream.connection) {
-            if stream.value.stream.isRefused { noteRefusal(connection) } else { noteAnswer(connection) }
+            noteEnd(connection, isRefused: stream.value.stream.isRefused)
         }
         if !stream.value.stream.answerHasEnded {
             if stream.value.stream.isTunnel {

@@ -164,7 +164,7 @@ extension Worker: HTTP2Owner {
         return HTTP2BodyState(count: 0, isEnd: false, hasTrailers: false)
     }
 
-    package func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {
+    package func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool {
         if let slot = stream(tag) {
             frames.append(slot.value.output.span(0..<count))
             slot.value.output.consume(count)
@@ -182,8 +182,9 @@ extension Worker: HTTP2Owner {
             slot.value.output.consume(count)
             if slot.value.output.isEmpty { state.value.upstreamStreamsSent.append(slot.reference) }
         } else {
-            preconditionFailure("only a living stream has promised bytes")
+            return false
         }
+        return true
     }
 
     package func http2SubmitTrailers(_ session: HTTP2Session, stream number: Int32, tag: UInt64) {

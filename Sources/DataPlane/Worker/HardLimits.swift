@@ -101,6 +101,9 @@ enum HardLimits {
     /// Bytes that may wait for an upstream to take them: what a turn forwards, and no more than the largest
     /// block holds.
     static let upstreamOutputBytes = 524_288
+    /// Bytes of interim heads that an upstream of HTTP/2 may have waiting: with one more head, of at most
+    /// 64 KiB, still less than the largest block.
+    static let interimBytes = 262_144
     /// Answers of an endpoint that has refused calls, after which a connection is tried with one more at
     /// once: most such trials cost a retry, of which there is one for `retryShare` calls.
     static let answersPerTrial = 100

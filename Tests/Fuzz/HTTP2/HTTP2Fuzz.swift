@@ -91,8 +91,9 @@ final class Caller: HTTP2Owner {
         HTTP2BodyState(count: 5, isEnd: true, hasTrailers: false)
     }
 
-    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {
+    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool {
         for _ in 0..<count { frames.append(byte: 0x78) }
+        return true
     }
 
     func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}

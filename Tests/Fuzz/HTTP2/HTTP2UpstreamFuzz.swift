@@ -120,7 +120,7 @@ final class Asker: HTTP2Owner {
         HTTP2BodyState(count: 0, isEnd: false, hasTrailers: false)
     }
 
-    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) {}
+    func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool { false }
     func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
     func http2SideEnded(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}
 }
