@@ -61,6 +61,10 @@ public enum Socket {
         return Descriptor(rawValue: raw)
     }
 
+    /// Bytes that the kernel holds for a peer whose window is full. Without a bound it takes megabytes, and
+    /// tells of progress a third of them later: for a slow and steady reader longer than any timeout.
+    private static let unsentBytesMax: Int32 = 262_144
+
     /// Takes one waiting connection, non-blocking, close-on-exec, without Nagle's delay.
     public static func accept(on listener: Descriptor) -> AcceptResult {
         while true {
@@ -74,6 +78,7 @@ public enum Socket {
             if raw >= 0 {
                 let descriptor = Descriptor(rawValue: raw)
                 set(descriptor, Int32(IPPROTO_TCP), TCP_NODELAY, 1)
+                set(descriptor, Int32(IPPROTO_TCP), TCP_NOTSENT_LOWAT, unsentBytesMax)
                 return .accepted(descriptor, decode(storage))
             }
             switch errno {

@@ -145,7 +145,7 @@ extension Worker {
             return
         }
         switch slot.value.request {
-        case .head: setTimer(slot, after: Int64(timeouts.idle) * 1_000)
+        case .head: setTimer(slot, after: idleWaitMicroseconds)
         case .body, .discarding: setTimer(slot, after: bodyWait(slot))
         case .awaitingKey, .complete, .tunnel: cancelTimer(slot)
         }

@@ -160,8 +160,7 @@ extension Worker {
     func streamCountChanged(_ slot: Slot<Downstream>) {
         if slot.value.multiplex.isAwaitingHead { return }
         if slot.value.multiplex.streamCount == 0 {
-            let isEnding = state.value.isDraining && !state.value.hasListeners
-            setTimer(slot, after: isEnding ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000)
+            setTimer(slot, after: idleWaitMicroseconds)
         } else if slot.value.multiplex.streamCount == 1, slot.value.output.isEmpty {
             cancelTimer(slot)
         }

@@ -92,7 +92,8 @@ extension Worker {
         slot.value.phaseBytes += Int64(taken)
         if exchange.value.requestIsSent {
             slot.value.request = .complete
-            cancelTimer(slot)
+            // What waits to be taken by the caller has its time too.
+            if slot.value.output.isEmpty { cancelTimer(slot) }
             return false
         }
         if isTooSlow(slot) {
@@ -102,7 +103,7 @@ extension Worker {
         if taken > 0 {
             setTimer(slot, after: bodyWait(slot))
             // An upstream that still takes a body is not late.
-            if exchange.value.phase == .awaitingResponse { awaitUpstream(connection, exchange) }
+            awaitUpstream(connection, exchange)
         }
         if !plain.value.isEmpty, taken > 0 {
             // The scratch block was full: sent, it takes more.
@@ -158,9 +159,14 @@ extension Worker {
             claimOutput(slot)
             return
         }
-        // An answer from before the drain has promised that the connection stays: the next one ends it.
+        setTimer(slot, after: idleWaitMicroseconds)
+    }
+
+    /// How long a connection may wait for its next request. An answer from before the drain has promised that
+    /// the connection stays: the next one ends it.
+    var idleWaitMicroseconds: Int64 {
         let isClosing = state.value.isDraining && !state.value.hasListeners
-        setTimer(slot, after: isClosing ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000)
+        return isClosing ? HardLimits.drainIdleMicroseconds : Int64(timeouts.idle) * 1_000
     }
 
     /// Decides what the request identifier is: a trusted peer's own, or a new one.

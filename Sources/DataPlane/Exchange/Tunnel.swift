@@ -34,7 +34,7 @@ extension Worker {
         connection.value.mayBeKept = false
         allowSilence(exchange)
         slot.value.request = .tunnel
-        cancelTimer(slot)
+        if slot.value.output.isEmpty { cancelTimer(slot) }
         // What the caller has sent already.
         resumeLater(slot)
         return true
@@ -210,8 +210,10 @@ extension Worker {
             exchange.value.responseTimeoutMicroseconds, HardLimits.streamIdleMicroseconds)
     }
 
-    /// Waits for the upstream's next byte as long as the call allows.
+    /// Waits for the upstream's next byte as long as the call allows. While it is not read, the time is its
+    /// caller's.
     func awaitUpstream(_ connection: Slot<UpstreamConnection>, _ exchange: Slot<Exchange>) {
+        if connection.value.isPaused { return }
         var wait = exchange.value.responseTimeoutMicroseconds
         if exchange.value.deadlineMicroseconds > 0 {
             wait = min(wait, max(0, exchange.value.deadlineMicroseconds &- state.value.nowMicroseconds))

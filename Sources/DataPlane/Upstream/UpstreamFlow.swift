@@ -10,9 +10,11 @@ extension Worker {
     func startUpstream(_ exchange: Slot<Exchange>) {
         let number = Int(exchange.value.upstream)
         if exchange.value.attempts == 0 {
-            upstreams[number].retryBudget = min(
-                upstreams[number].retryBudget + 1, HardLimits.retryBalance * HardLimits.retryShare)
             exchange.value.upstreamStartMicroseconds = state.value.nowMicroseconds
+            if exchange.value.queuedMicroseconds == 0 {
+                upstreams[number].retryBudget = min(
+                    upstreams[number].retryBudget + 1, HardLimits.retryBalance * HardLimits.retryShare)
+            }
         }
         exchange.value.attempts &+= 1
         guard let endpoint = chooseEndpoint(exchange) else {
@@ -128,6 +130,7 @@ extension Worker {
         connection.value.phase = .busy
         connection.value.exchange = exchange.reference
         connection.value.hasAnswered = false
+        connection.value.isPaused = false
         connection.value.mayBeKept = false
         exchange.value.upstreamConnection = connection.reference
         exchange.value.phase = .awaitingResponse
@@ -217,8 +220,7 @@ extension Worker {
             case .endOfStream, .failed:
                 // An early answer may be waiting behind the broken pipe: it is read before giving up.
                 connection.value.outputIsBroken = true
-                if !connection.value.isReused || connection.value.hasAnswered { return }
-                upstreamBroke(connection, .upstreamClosed)
+                watchAnew(connection)
                 return
             }
         }
@@ -261,12 +263,8 @@ extension Worker {
             // As in `sendToUpstream`.
             connection.value.outputIsBroken = true
             pool.give(&connection.value.output)
-            if connection.value.kind != .http1 || connection.value.isReused && !connection.value.hasAnswered {
-                upstreamBroke(connection, .upstreamClosed)
-            } else {
-                updateInterest(connection)
-                watchAnew(connection)
-            }
+            updateInterest(connection)
+            watchAnew(connection)
             return
         }
         if let exchange = exchanges.lookup(connection.value.exchange) {
@@ -371,7 +369,8 @@ extension Worker {
             // Over TLS an end without a goodbye may be anybody's: what came may not be all (RFC 9112
             // section 9.8). A WebSocket's goodbye is a frame of its own.
             var isEnd = isClosing(connection)
-            if case .endOfStream = result, !usesTLS { isEnd = true }
+            // Whose reset a failed send has been told of already, its end is none.
+            if case .endOfStream = result, !usesTLS, !connection.value.outputIsBroken { isEnd = true }
             guard isEnd else {
                 upstreamBroke(connection, .upstreamClosed)
                 return true

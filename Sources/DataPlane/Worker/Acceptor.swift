@@ -104,7 +104,8 @@ extension Worker {
             }
             // Idle callers are told when they next ask. Once the listeners have closed they have a moment to.
             if slot.value.kind == .http1, slot.value.transport == .open, slot.value.request == .head,
-                slot.value.input.isEmpty, !slot.value.isFinishing, !state.value.hasListeners
+                slot.value.input.isEmpty, slot.value.output.isEmpty, !slot.value.hasUnsentOutput,
+                !slot.value.isFinishing, !state.value.hasListeners
             {
                 setTimer(slot, after: HardLimits.drainIdleMicroseconds)
             }

@@ -103,6 +103,8 @@ extension Worker {
         }
         exchange.value.phase = .connecting
         exchange.value.attempts -= 1
+        // It has not been tried yet, so nothing speaks against it.
+        if exchange.value.attempts == 0 { exchange.value.endpoint = -1 }
         state.value.queuedCalls += 1
     }
 
