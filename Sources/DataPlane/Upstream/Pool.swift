@@ -177,10 +177,19 @@ extension Worker {
                 return
             }
             doubt(connection)
-            // A tunnel that has fallen silent says nothing against its endpoint.
-            if !exchange.value.isTunnel { noteFailure(Int(connection.value.endpoint)) }
+            if isEndpointsDoing(exchange) { noteFailure(Int(connection.value.endpoint)) }
             failExchange(exchange, .upstreamTimeout)
         }
+    }
+
+    /// Whether a silence speaks against the endpoint: not that of a tunnel, nor while a gRPC call still
+    /// sends, nor one that its caller's own deadline has made too short for anybody. Callers would have
+    /// endpoints left out for all.
+    private func isEndpointsDoing(_ exchange: Slot<Exchange>) -> Bool {
+        if exchange.value.isTunnel || exchange.value.isGRPC && !exchange.value.requestIsSent { return false }
+        let now = state.value.nowMicroseconds
+        return exchange.value.deadlineMicroseconds == 0 || now < exchange.value.deadlineMicroseconds
+            || now &- exchange.value.upstreamStartMicroseconds >= HardLimits.pingMicroseconds
     }
 
     /// The connection cannot go on. Its call is retried where that is safe, answered, or cut.

@@ -94,6 +94,7 @@ enum HardLimits {
     static let ejectMicroseconds: Int64 = 10_000_000
     /// How long a connection of HTTP/2 to an upstream may be silent before a call that its caller gives up
     /// makes it suspect, and how long a suspect one without calls has to answer: longer than any round trip.
+    /// As long must an endpoint have had for an answer whose late coming is its doing.
     static let pingMicroseconds: Int64 = 1_000_000
     /// Retries as a share of calls: one in `retryShare`, with a small balance for quiet times.
     static let retryShare = 5
