@@ -145,6 +145,11 @@ class Connection:
             self.send(frame(GOAWAY, 0, 0, number(stream - 2 if stream > 2 else 0) + number(0)))
         elif what in ("refuse", "leave"):
             self.answer(stream, self.bodies[stream])
+        elif what == "interim":
+            # Few bytes on the wire: after the first, a head is fifteen references to one long field.
+            head = [(b":status", b"103")] + [(b"x-long", b"x" * 4_000)] * 15
+            coder = hpack.Encoder()
+            self.send(b"".join(frame(HEADERS, END_HEADERS, stream, coder.encode(head, huffman=False)) for _ in range(40)))
         elif what in SINS:
             self.send(SINS[what](stream))
         elif what in TRAILERS:

@@ -46,4 +46,30 @@ struct HeaderTableTests {
         #expect(taught[1] <= untaught[1] - 9)
         #expect(taught[2] == taught[1], "a value has taken the name's place")
     }
+
+    @Test("a body that is gone when its frame's turn comes resets its stream")
+    func bodyIsGone() throws {
+        let recorder = InterleavingTests.Recorder()
+        recorder.bodyBytes = 100
+        let engine = recorder.engine
+        var session = try #require(engine.makeServer())
+        defer { engine.free(&session) }
+        let bytes = InterleavingTests.opening + InterleavingTests.frame(1, 0x5, InterleavingTests.block("x"))
+        let isRead = engine.receive(session, bytes.span)
+        let hasGreeted = engine.send(session)
+        #expect(isRead && hasGreeted)
+        engine.beginResponse(status: 200, teachesNames: false)
+        _ = engine.submitResponse(session, stream: 1, tag: 1, hasBody: true)
+        let isSent = engine.send(session)
+        #expect(isSent)
+        var kinds: [HTTP2FrameKind] = []
+        var offset = 0
+        let frames = engine.frames.value.readable
+        while offset + 9 <= frames.count {
+            kinds.append(HTTP2FrameKind(rawValue: frames[offset + 3]) ?? .unknown)
+            offset += 9 + (Int(frames[offset + 1]) << 8 | Int(frames[offset + 2]))
+        }
+        #expect(offset == frames.count)
+        #expect(kinds == [.headers, .resetStream])
+    }
 }

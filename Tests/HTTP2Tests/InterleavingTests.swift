@@ -11,6 +11,8 @@ struct InterleavingTests {
     final class Recorder: HTTP2Owner {
         let engine = HTTP2Engine(limits: HeadLimits(headBytes: 8_192, fields: 64, targetBytes: 1_024))
         var heads: [String] = []
+        /// What a body is said to have; none of it is ever there.
+        var bodyBytes = 0
 
         init() { engine.attach(self) }
 
@@ -34,7 +36,7 @@ struct InterleavingTests {
         func http2GoAway(_ session: HTTP2Session, lastStream: Int32) {}
         func http2Closed(_ session: HTTP2Session, stream: Int32, tag: UInt64, code: UInt32) {}
         func http2BodyAvailable(tag: UInt64) -> HTTP2BodyState {
-            HTTP2BodyState(count: 0, isEnd: true, hasTrailers: false)
+            HTTP2BodyState(count: bodyBytes, isEnd: true, hasTrailers: false)
         }
         func http2TakeBody(tag: UInt64, _ count: Int, into frames: inout Block) -> Bool { false }
         func http2SubmitTrailers(_ session: HTTP2Session, stream: Int32, tag: UInt64) {}

@@ -95,6 +95,15 @@ struct FrailUpstreamTests {
         }
     }
 
+    @Test("interim heads without end are nonsense, and no more than that")
+    func interim() throws {
+        let scene = try Scene()
+        for _ in 0..<3 {
+            #expect(try scene.gateway.call("/api/interim", method: "POST").status == 502)
+            #expect(try scene.gateway.call("/api/ok").text == "ok")
+        }
+    }
+
     @Test("an upstream that takes fewer calls than it says is soon asked for no more")
     func crowd() throws {
         let scene = try Scene("connections: 40\nqueue: 100\nqueue_timeout: 20s")
