@@ -34,14 +34,7 @@ package enum RequestParser {
         while true {
             switch FieldSection.line(bytes, index, end) {
             case .field(let slice, let next):
-                guard head.fieldCount < limits.fields, head.fieldCount < RequestHead.fieldsHardMaximum else {
-                    return .refused(Refusal(431, "too many header fields"))
-                }
-                if slice.id != .other {
-                    if let refusal = facts.note(slice, bytes, &head) { return .refused(refusal) }
-                }
-                head.fields[head.fieldCount] = slice
-                head.fieldCount &+= 1
+                if let refusal = keep(slice, bytes, limits, &facts, &head) { return .refused(refusal) }
                 index = next
             case .end(let next):
                 if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
@@ -72,14 +65,7 @@ package enum RequestParser {
             guard let slice = FieldSection.written(bytes, index, mayHaveUnderscores: true) else {
                 return .refused(Refusal(400, "malformed field line"))
             }
-            guard head.fieldCount < limits.fields, head.fieldCount < RequestHead.fieldsHardMaximum else {
-                return .refused(Refusal(431, "too many header fields"))
-            }
-            if slice.id != .other {
-                if let refusal = facts.note(slice, bytes, &head) { return .refused(refusal) }
-            }
-            head.fields[head.fieldCount] = slice
-            head.fieldCount &+= 1
+            if let refusal = keep(slice, bytes, limits, &facts, &head) { return .refused(refusal) }
             index = slice.value.upperBound &+ 2
         }
         index &+= 2
@@ -88,6 +74,20 @@ package enum RequestParser {
         }
         if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
         return .complete(index)
+    }
+
+    @inline(__always)
+    private static func keep(
+        _ slice: FieldSlice, _ bytes: Span<UInt8>, _ limits: HeadLimits, _ facts: inout FieldFacts,
+        _ head: inout RequestHead
+    ) -> Refusal? {
+        guard head.fieldCount < limits.fields, head.fieldCount < RequestHead.fieldsHardMaximum else {
+            return Refusal(431, "too many header fields")
+        }
+        if slice.id != .other, let refusal = facts.note(slice, bytes, &head) { return refusal }
+        head.fields[head.fieldCount] = slice
+        head.fieldCount &+= 1
+        return nil
     }
 
     /// Bytes of the longest method that is forwarded; RFC 9112 section 3 has 501 for longer ones.

@@ -11,8 +11,8 @@ public struct Interest: OptionSet, Sendable {
     @inlinable public static var none: Interest { Interest(rawValue: 0) }
 
     /// Tells of bytes once, when they come, instead of as long as they are there: who takes them takes all,
-    /// or has the descriptor watched anew.
-    @inlinable public static var onlyNews: Interest { Interest(rawValue: 4) }
+    /// or arms the descriptor again.
+    @inlinable public static var edgeTriggered: Interest { Interest(rawValue: 4) }
 
     /// The union, without the generic machinery of option sets.
     @inlinable

@@ -177,7 +177,7 @@ extension Worker {
                 return
             }
             doubt(connection)
-            if isEndpointsDoing(exchange) { noteFailure(Int(connection.value.endpoint)) }
+            if blamesEndpoint(exchange) { noteFailure(Int(connection.value.endpoint)) }
             failExchange(exchange, .upstreamTimeout)
         }
     }
@@ -185,7 +185,7 @@ extension Worker {
     /// Whether a silence speaks against the endpoint: not that of a tunnel, nor while a gRPC call still
     /// sends, nor one that its caller's own deadline has made too short for anybody. Callers would have
     /// endpoints left out for all.
-    private func isEndpointsDoing(_ exchange: Slot<Exchange>) -> Bool {
+    private func blamesEndpoint(_ exchange: Slot<Exchange>) -> Bool {
         if exchange.value.isTunnel || exchange.value.isGRPC && !exchange.value.requestIsSent { return false }
         let now = state.value.nowMicroseconds
         return exchange.value.deadlineMicroseconds == 0 || now < exchange.value.deadlineMicroseconds

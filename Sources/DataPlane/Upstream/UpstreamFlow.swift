@@ -220,7 +220,7 @@ extension Worker {
             case .endOfStream, .failed:
                 // An early answer may be waiting behind the broken pipe: it is read before giving up.
                 connection.value.outputIsBroken = true
-                watchAnew(connection)
+                rearm(connection)
                 return
             }
         }
@@ -264,7 +264,7 @@ extension Worker {
             connection.value.outputIsBroken = true
             pool.give(&connection.value.output)
             updateInterest(connection)
-            watchAnew(connection)
+            rearm(connection)
             return
         }
         if let exchange = exchanges.lookup(connection.value.exchange) {
@@ -330,15 +330,15 @@ extension Worker {
             if event.isPeerClosed || event.isHangup, connection.value.phase == .idle {
                 endIdle(connection)
             } else if !isEmptied || event.isPeerClosed || event.isHangup {
-                watchAnew(connection)
+                rearm(connection)
             }
         }
     }
 
-    /// Has a connection reported again whose bytes, or whose end, have not all been taken.
-    private func watchAnew(_ connection: Slot<UpstreamConnection>) {
+    /// Arms an edge-triggered connection again whose bytes, or whose end, have not all been taken.
+    private func rearm(_ connection: Slot<UpstreamConnection>) {
         let interest = connection.value.interest
-        guard interest.rawValue & Interest.onlyNews.rawValue != 0 else { return }
+        guard interest.rawValue & Interest.edgeTriggered.rawValue != 0 else { return }
         poller.modify(
             connection.value.descriptor, token: Token(.upstream, connection.reference).rawValue, interest)
     }
@@ -486,7 +486,7 @@ extension Worker {
         if !connection.value.inputEnded, !connection.value.isPaused { wanted = wanted.adding(.read) }
         if !connection.value.output.isEmpty { wanted = wanted.adding(.write) }
         // An answer is most often read whole: looking whether more has come would cost as much as the event.
-        if connection.value.kind == .http1 { wanted = wanted.adding(.onlyNews) }
+        if connection.value.kind == .http1 { wanted = wanted.adding(.edgeTriggered) }
         guard wanted.rawValue != connection.value.interest.rawValue else { return }
         connection.value.interest = wanted
         poller.modify(
