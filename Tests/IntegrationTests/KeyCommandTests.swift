@@ -317,7 +317,7 @@ struct KeyCommandTests {
     @Test(
         "killed at any point, create and rotate leave no unknown key and lose none", arguments: [false, true])
     func killed(_ isCluster: Bool) throws {
-        let port = isCluster ? try RedisCluster.portWithBus() : try Ports.free()
+        let port = try Ports.free()
         let proxy = try FaultProxy(to: port)
         defer { proxy.stop() }
         // It names itself by the proxy, so that every command passes there.

@@ -1,5 +1,6 @@
 import Foundation
 import Glibc
+import TestSupport
 import Testing
 
 /// Nobody reads a key out of the gateway's memory: no core is written, and other processes are kept out.

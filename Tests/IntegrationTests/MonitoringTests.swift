@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// What Prometheus reads, by Prometheus's own tools, and that rules and panels watch something that is there.

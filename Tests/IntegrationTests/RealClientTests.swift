@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Clients and servers that people use, through the gateway: what they think of it counts more than what a

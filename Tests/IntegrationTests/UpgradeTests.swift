@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// One program takes over from another, and systemd's side of it.

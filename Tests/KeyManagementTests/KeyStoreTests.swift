@@ -213,7 +213,7 @@ struct MemoryStoreTests {
 
     @Test("a store that is not there is unavailable, with a reason and without the password")
     func unavailable() throws {
-        let port = try RedisServer.freePort()
+        let port = try Ports.free()
         do {
             _ = try KeyStore(
                 try Scene.configuration("redis://user:hunter2@127.0.0.1:\(port)/0"),

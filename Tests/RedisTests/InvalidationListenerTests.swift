@@ -186,7 +186,7 @@ struct InvalidationListenerTests {
     @Test("whoever stops a listener does not wait", arguments: [true, false])
     func stops(_ isThere: Bool) throws {
         let server = isThere ? try RedisServer() : nil
-        let port = try server.map { Int($0.port) } ?? Int(RedisServer.freePort())
+        let port = try server.map { Int($0.port) } ?? Int(Ports.free())
         let listening = try Listening(RedisClientTests.options(port))
         try listening.wait { isThere ? $0 == .established : $0.isLost }
         #expect(listening.stop() < 700_000)

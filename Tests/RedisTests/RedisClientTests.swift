@@ -115,7 +115,7 @@ struct RedisClientTests {
 
     @Test("a Redis that is not there is unreachable, with a reason")
     func unreachable() throws {
-        let port = Int(try RedisServer.freePort())
+        let port = Int(try Ports.free())
         let nowhere = StoreOptions(
             transport: .unixSocket(path: "/nonexistent/s"),
             credentials: StoreCredentials(user: nil, password: nil), database: 0, caPath: nil)
@@ -165,7 +165,7 @@ struct RedisClientTests {
     @Test("a name whose first address does not answer leads to the second")
     func secondAddress() throws {
         let server = try RedisServer()
-        let nobody = SocketAddress(ipv4: 0x7F00_0001, port: try RedisServer.freePort())
+        let nobody = SocketAddress(ipv4: 0x7F00_0001, port: try Ports.free())
         let redis = SocketAddress(ipv4: 0x7F00_0001, port: server.port)
         _ = try NodeClient.connect(
             toOneOf: [nobody, redis], serverName: nil, caPath: nil, timeoutMilliseconds: 5_000)
@@ -200,7 +200,7 @@ struct RedisClientTests {
     @Test("attempts that fail cost no memory")
     func failedAttempts() async {
         await #expect(processExitsWith: .success) {
-            let port = Int(try RedisServer.freePort())
+            let port = Int(try Ports.free())
             var grown: [Int] = []
             for _ in 0..<3 {
                 let before = try MemoryCount.mappedBytes()

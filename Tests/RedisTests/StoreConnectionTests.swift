@@ -284,7 +284,7 @@ struct StoreConnectionTests {
 
     @Test("nobody listening is a reason, and a later attempt succeeds")
     func refusedThenThere() throws {
-        let port = try RedisServer.freePort()
+        let port = try Ports.free()
         let loop = try Loop(port: Int(port))
         try loop.connect()
         try loop.turn { $0.phase == .closed }

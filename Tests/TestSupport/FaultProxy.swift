@@ -31,7 +31,7 @@ package final class FaultProxy: Sendable {
 
     package init(to redisPort: UInt16) throws {
         self.redisPort = redisPort
-        port = try RedisServer.freePort()
+        port = try Ports.free()
         listener = try Socket.listen(
             on: SocketAddress(ipv4: 0x7F00_0001, port: port), reusePort: false, backlog: 16)
         stopping = try Wakeup()

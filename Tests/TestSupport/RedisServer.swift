@@ -1,7 +1,6 @@
 import Foundation
 import Reactor
 import Redis
-import Synchronization
 import TLS
 
 /// A Redis of the test's own, in a folder of its own, without persistence.
@@ -38,8 +37,8 @@ package final class RedisServer: Sendable {
 
     /// - Parameter extra: arguments of `redis-server`.
     package init(_ extra: [String] = []) throws {
-        port = try Self.freePort()
-        tlsPort = try Self.freePort()
+        port = try Ports.free()
+        tlsPort = try Ports.free()
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("redis-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
         let pair = try SelfSigned.make(names: ["localhost", "127.0.0.1"], authority: true)
@@ -102,24 +101,4 @@ package final class RedisServer: Sendable {
         try process.run()
         return (process, input, output)
     }
-
-    /// A port that nobody has at the moment: from below the range that the kernel hands out to clients, and
-    /// given once only, since a Redis binds it a moment later.
-    package static func freePort() throws -> UInt16 {
-        for _ in 0..<2_000 {
-            let port = nextPort.withLock { port in
-                port = port >= 9_999 ? 5_000 : port + 1
-                return port
-            }
-            let address = SocketAddress(ipv4: 0x7F00_0001, port: port)
-            guard let listener = try? Socket.listen(on: address, reusePort: false, backlog: 1) else {
-                continue
-            }
-            Socket.close(listener)
-            return port
-        }
-        throw Failure(description: "no port is free")
-    }
-
-    private static let nextPort = Mutex<UInt16>(.random(in: 5_000...9_999))
 }

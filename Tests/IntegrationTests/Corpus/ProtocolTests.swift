@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// WebSocket, gRPC and event streams as odd callers and upstreams play them, with the key check off and on.

@@ -65,31 +65,6 @@ final class TemporaryFolder: Sendable {
     }
 }
 
-/// TCP ports that nothing listens on.
-///
-/// They come from below the range that the kernel hands out to clients, each is given once in this process,
-/// and two runs at the same time begin at different places.
-enum Ports {
-    private static let next = Mutex<UInt16>(10_000 + UInt16(getpid() % 400) * 50)
-
-    static func free() throws -> UInt16 {
-        for _ in 0..<2000 {
-            let port = next.withLock { port in
-                port = port >= 31_999 ? 10_000 : port + 1
-                return port
-            }
-            if isFree(port) { return port }
-        }
-        throw HarnessError("no free port")
-    }
-
-    private static func isFree(_ port: UInt16) -> Bool {
-        guard let listener = try? Listener(port: port) else { return false }
-        listener.stop()
-        return true
-    }
-}
-
 /// SHA-256 after FIPS 180-4, written for the tests so that they need not trust the program's own.
 func sha256Hexadecimal(_ text: String) -> String {
     let k: [UInt32] = (2...311).filter { n in !(2..<n).contains { n % $0 == 0 } }.map { prime in

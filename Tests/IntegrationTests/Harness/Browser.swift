@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A real browser, driven over the WebDriver protocol.
 final class Browser {

@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 
 /// A Redis cluster of the test's own: masters with an equal share of the slots each, and their replicas.
 final class RedisCluster: Sendable {
@@ -24,7 +25,7 @@ final class RedisCluster: Sendable {
         let more = encryption + (password.map { ["--masterauth", $0] } ?? [])
         nodes = try (0..<(masters + replicas)).map { _ in
             try RedisServer(
-                transport, port: try Self.portWithBus(), password: password,
+                transport, port: try Ports.free(), password: password,
                 options: [
                     "--cluster-enabled", "yes", "--cluster-node-timeout", "800", "--cluster-config-file",
                     "nodes.conf", "--repl-diskless-sync-delay", "0",
@@ -56,15 +57,6 @@ final class RedisCluster: Sendable {
                 try node.command("INFO", "replication").contains("master_link_status:up")
             }
         }
-    }
-
-    /// Nodes talk to each other at a port 10,000 above that for clients, below what the kernel hands out.
-    static func portWithBus() throws -> UInt16 {
-        for _ in 0..<20_000 {
-            let port = try Ports.free()
-            if port < 22_000 { return port }
-        }
-        throw HarnessError("no free port with room for another one")
     }
 
     func identifier(of index: Int) throws -> String { try nodes[index].command("CLUSTER", "MYID") }
