@@ -1,7 +1,7 @@
 """Slow callers of HTTP/2: each is let go in time, by the time that it uses up, and an honest one is not.
 
 Arguments: port, certificate, seconds that heads, bodies and idle connections have. Targets: /echo, whose upstream reads
-a body before it answers, and /large, whose answer has 300,000 bytes. Prints one JSON line with the number of kinds and
+a body before it answers, /large, whose answer has 300,000 bytes, and /late, of two bytes whose end comes later. Prints one JSON line with the number of kinds and
 what failed.
 """
 
@@ -23,7 +23,7 @@ def block(*more, method=b"GET", path=b"/echo"):
     return hpack.Encoder().encode([*fields, *more], huffman=False)
 
 
-GET, POST, LARGE = block(), block(method=b"POST"), block(path=b"/large")
+GET, POST, LARGE, LATE = block(), block(method=b"POST"), block(path=b"/large"), block(path=b"/late")
 PINGED = frame(PING, 0, 0, bytes(8))
 WINDOW_ZERO = frame(SETTINGS, 0, 0, number(4, 2) + number(0))
 
@@ -70,6 +70,7 @@ KINDS = [
     ("a body of empty frames", True, frame(HEADERS, END_HEADERS, 1, POST), [frame(DATA, 0, 1)] * 100, BODY / 8, BODY),
     ("a window of zero", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [], 0, BODY),
     ("a window that drips", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [window(1)] * 200, BODY / 8, 2 * BODY),
+    ("a window that the answer fills", True, frame(SETTINGS, 0, 0, number(4, 2) + number(2)) + frame(HEADERS, ALL, 1, LATE), [], 0, BODY),
     ("windows of others that drip", True, WINDOW_ZERO + frame(HEADERS, ALL, 1, LARGE), [window(1, 0)] * 200, BODY / 8, BODY),
 ]
 
@@ -109,8 +110,26 @@ def honest():
     return f"an honest reader lost its answer after {taken} bytes and {time.monotonic() - start:.1f} s: {link.seen[-3:]}"
 
 
-with ThreadPoolExecutor(len(KINDS) + 1) as pool:
-    last = pool.submit(honest)
+def half_head_beside_output():
+    """Half a head, while so much of other answers waits that the connection cannot be written to."""
+    link = Link(port, trust)
+    link.shake_hands()
+    calls = b"".join(frame(HEADERS, ALL, number_, LARGE) for number_ in range(1, 81, 2))
+    link.send(frame(SETTINGS, 0, 0, number(4, 2) + number(1 << 20)) + window(1 << 30, 0) + calls)
+    time.sleep(HEAD / 3)
+    start = time.monotonic()
+    link.send(frame(HEADERS, END_STREAM, 101, GET))
+    time.sleep(HEAD / 3)
+    for event in watch(link, [], 0, HEAD + 5):
+        if event[0] in ("end", "goaway"):
+            took = time.monotonic() - start
+            return None if took < HEAD + 1.5 else f"half a head beside output: {took:.1f} s instead of {HEAD}"
+    return f"half a head beside output: never let go, but {link.seen[-3:]}"
+
+
+OTHERS = [honest, half_head_beside_output]
+with ThreadPoolExecutor(len(KINDS) + len(OTHERS)) as pool:
+    others = [pool.submit(other) for other in OTHERS]
     failed = [problem for problem in pool.map(play, KINDS) if problem]
-    failed += [last.result()] if last.result() else []
-print(json.dumps({"cases": len(KINDS) + 1, "failed": failed}))
+    failed += [other.result() for other in others if other.result()]
+print(json.dumps({"cases": len(KINDS) + len(OTHERS), "failed": failed}))

@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 import threading
+import time
 
 import h2.config
 import h2.connection
@@ -24,6 +25,10 @@ class Connection:
         self.waiting = {}
         self.calls = {}
         self.held = []
+        # Bytes taken whose windows stay shut until "release", by stream.
+        self.shut, self.is_open = {}, False
+        # The same of bytes whose windows open again by little.
+        self.dripping = {}
         self.lock = threading.Lock()
         connections.append(self)
         self.h2 = h2.connection.H2Connection(config=h2.config.H2Configuration(
@@ -49,7 +54,20 @@ class Connection:
             for stream in self.held:
                 self.answer(stream, b"held")
             self.held = []
+            for stream, count in self.shut.items():
+                self.h2.acknowledge_received_data(count, stream)
+            self.shut, self.is_open = {}, True
             self.flush()
+
+    def drip(self, stream):
+        """Opens the windows again by little."""
+        while self.dripping[stream]:
+            time.sleep(0.2)
+            with self.lock:
+                part = min(self.dripping[stream], 6_000)
+                self.dripping[stream] -= part
+                self.h2.acknowledge_received_data(part, stream)
+                self.flush()
 
     def take(self, event):
         if isinstance(event, h2.events.RequestReceived):
@@ -58,8 +76,16 @@ class Connection:
             seen["calls"].append([self.number, fields[":method"], fields[":path"]])
             self.play(event.stream_id, fields)
         elif isinstance(event, h2.events.DataReceived):
-            self.calls[event.stream_id]["body"] += len(event.data)
-            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            call = self.calls[event.stream_id]
+            call["body"] += len(event.data)
+            if "/shut/" in call["fields"][":path"] and not self.is_open:
+                self.shut[event.stream_id] = self.shut.get(event.stream_id, 0) + event.flow_controlled_length
+            elif "/drip/" not in call["fields"][":path"]:
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            else:
+                if event.stream_id not in self.dripping:
+                    threading.Thread(target=self.drip, args=(event.stream_id,), daemon=True).start()
+                self.dripping[event.stream_id] = self.dripping.get(event.stream_id, 0) + event.flow_controlled_length
         elif isinstance(event, h2.events.TrailersReceived):
             self.calls[event.stream_id]["trailers"] = {n.decode(): v.decode() for n, v in event.headers}
         elif isinstance(event, h2.events.StreamReset):

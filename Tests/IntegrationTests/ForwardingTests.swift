@@ -219,22 +219,4 @@ struct ForwardingTests {
         try client.send("500\r\n\(String(repeating: "x", count: 0x500))\r\n0\r\n\r\n")
         #expect(try client.response(to: "POST").status == 413)
     }
-
-    @Test("a caller that shuts its side still gets its answer")
-    func halfClose() throws {
-        let gate = Collected<Int>()
-        let upstream = try Upstream { exchange in
-            try exchange.receiveBody()
-            try Deadline(seconds: 5).wait("the caller's half-close") { !gate.values.isEmpty }
-            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate")
-        }
-        let gateway = try Gateway(Setup(upstream))
-        let client = try gateway.connect()
-        try client.send(Gateway.request(fields: "Connection: close\r\n"))
-        _ = try upstream.latest()
-        gate.append(contentsOf: [1])
-        let response = try client.response()
-        #expect(response.text == "late")
-        #expect(response["Connection"] == "close")
-    }
 }

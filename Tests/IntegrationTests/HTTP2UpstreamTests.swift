@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Testing
 
 /// Upstreams of HTTP/2 that refuse, break and end in the middle, and what callers of HTTP/1.1 see of it.
@@ -33,13 +34,14 @@ struct HTTP2UpstreamTests {
         let upstream: LineProcess
         let gateway: Gateway
 
-        init(_ settings: String = "") throws {
+        init(_ settings: String = "", timeouts: String = "drain_delay: 0s") throws {
             upstream = try Clients.start("upstream.py", [])
             let port = try upstream.line()
             gateway = try Gateway(
                 Setup().with {
                     $0.upstreamEndpoints = ["http://127.0.0.1:\(port)"]
                     $0.upstream = "http2: true\n\(settings)"
+                    $0.timeouts = timeouts
                 })
         }
 
@@ -117,6 +119,29 @@ struct HTTP2UpstreamTests {
         #expect(try client.head()["Transfer-Encoding"] == "chunked")
         let rest = "4\r\nbody\r\n0\r\nx-sum: 4\r\n\r\n"
         #expect(try client.take(rest.utf8.count) == Array(rest.utf8))
+    }
+
+    @Test("an upstream that takes a body little by little is not late")
+    func slowWindow() throws {
+        let scene = try Scene("response_timeout: 500ms")
+        let body = String(repeating: "b", count: 110_000)
+        #expect(try scene.gateway.call("/api/drip/count", method: "POST", body: body).text == "[110000, {}]")
+    }
+
+    @Test("a caller has the time of a body again once its upstream's window opens", arguments: [true, false])
+    func shutWindow(_ goesOn: Bool) throws {
+        let scene = try Scene(timeouts: "drain_delay: 0s, body: 500ms")
+        let client = try scene.gateway.connect()
+        let fields = "Content-Length: 200000\r\n"
+        try client.send(
+            Gateway.request("/api/shut/count", method: "POST", fields: fields)
+                + String(repeating: "b", count: 100_000))
+        try Deadline(seconds: 5).wait("the call") { try scene.seen().calls.count == 1 }
+        // As long as a body may stand still and half as long again.
+        poll(nil, 0, 750)
+        _ = try scene.upstream.ask("release")
+        if goesOn { try client.send(String(repeating: "b", count: 100_000)) }
+        #expect(try client.response(to: "POST").status == (goesOn ? 200 : 408))
     }
 
     @Test("what an upstream says together with the end of its handshake is read")

@@ -3,9 +3,9 @@ import Synchronization
 
 /// TCP ports of the loopback interface that nothing listens on.
 ///
-/// They come from below the range that the kernel hands out to clients, each is given once before any is given
-/// again, and two runs at the same time begin at different places. The ports 10,000 above them are nobody's but
-/// the nodes' of a Redis cluster, which talk to each other there.
+/// They come from below the range that the kernel hands out to clients, each is given once before any is
+/// given again, and two runs at the same time begin at different places. The ports 10,000 above them are
+/// nobody's but the nodes' of a Redis cluster, which talk to each other there.
 package enum Ports {
     private static let next = Mutex<UInt16>(8_000 + UInt16(getpid() % 200) * 50)
 
@@ -20,8 +20,8 @@ package enum Ports {
         throw RedisServer.Failure(description: "no port is free")
     }
 
-    /// Binds without listening: a process that is being started has a copy of every descriptor until it runs its
-    /// program, and the copy of one that listens would keep the port's owner-to-be from it.
+    /// Binds without listening: a process that is being started has a copy of every descriptor until it runs
+    /// its program, and the copy of one that listens would keep the port's owner-to-be from it.
     private static func isFree(_ port: UInt16) -> Bool {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         defer { close(descriptor) }

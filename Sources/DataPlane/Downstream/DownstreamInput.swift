@@ -245,6 +245,10 @@ extension Worker {
         case .tunnel:
             updateInterest(slot)
             resumeLater(slot)
+        case .body where !slot.value.input.isEmpty:
+            // Its upstream does not take it yet: `takeBody` looks whether it is whole.
+            slot.value.closesAfterAnswer = true
+            updateInterest(slot)
         default:
             if slot.value.exchange.isNone, !slot.value.output.isEmpty {
                 slot.value.isFinishing = true

@@ -140,6 +140,11 @@ extension Worker {
 
     /// After a stall the timer goes back to what the phase wants.
     func rearmTimer(_ slot: Slot<Downstream>) {
+        if slot.value.kind == .http2, slot.value.multiplex.isAwaitingHead {
+            let elapsed = state.value.nowMicroseconds &- slot.value.phaseStartMicroseconds
+            setTimer(slot, after: max(0, Int64(timeouts.head) * 1_000 &- elapsed))
+            return
+        }
         if slot.value.kind == .http2, slot.value.multiplex.streamCount > 0 {
             cancelTimer(slot)
             return

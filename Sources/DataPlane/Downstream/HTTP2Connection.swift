@@ -37,6 +37,7 @@ extension Worker {
         slot.value.kind = .http2
         slot.value.multiplex.session = session
         // The caller's preface is a head of its own kind.
+        slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
         setTimer(slot, after: Int64(timeouts.head) * 1_000)
         markForFrames(slot)
         if state.value.isDraining {
@@ -74,11 +75,8 @@ extension Worker {
         let isAwaiting = slot.value.multiplex.walker.isAwaitingHead
         guard isAwaiting != slot.value.multiplex.isAwaitingHead, !slot.value.isDead else { return }
         slot.value.multiplex.isAwaitingHead = isAwaiting
-        if isAwaiting {
-            setTimer(slot, after: Int64(timeouts.head) * 1_000)
-        } else if slot.value.output.isEmpty {
-            rearmTimer(slot)
-        }
+        slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
+        if isAwaiting || slot.value.output.isEmpty { rearmTimer(slot) }
     }
 
     /// Holds what has arrived against what the connection may ask for. False when it was too much.

@@ -192,7 +192,17 @@ extension Worker {
             let connection = downstreams.lookup(slot.value.stream.connection), !connection.value.isDead
         else { return }
         connection.value.multiplex.session.consumeStream(slot.value.stream.number, Int(count))
+        reopenConnection(connection, Int(count))
         markForFrames(connection)
+    }
+
+    /// Opens the window of a connection again by bytes that were kept while memory was short and are no
+    /// longer, or that may be kept after all.
+    func reopenConnection(_ connection: Slot<Downstream>, _ count: Int) {
+        let held = min(count, connection.value.multiplex.heldBytes)
+        guard held > 0 else { return }
+        connection.value.multiplex.heldBytes -= held
+        connection.value.multiplex.session.consumeConnection(held)
     }
 
     func refuseHeadTooLarge(_ slot: Slot<Downstream>) {
@@ -337,6 +347,9 @@ extension Worker {
 
     /// Nothing more comes from the exchange. An answer that is not whole by now must not look so.
     func endAnswer(_ slot: Slot<Downstream>) {
+        // Its last frame may wait for a window that never opens.
+        slot.value.isFinishing = true
+        setTimer(slot, after: Int64(timeouts.body) * 1_000)
         switch slot.value.stream.answer {
         case .ended: return
         case .raw:
@@ -403,6 +416,7 @@ extension Worker {
             callerIsGone(exchange, reason)
         }
         cancelTimer(slot)
+        let unread = slot.value.input.count
         pool.give(&slot.value.input)
         pool.give(&slot.value.output)
         pool.give(&slot.value.stream.trailers)
@@ -417,6 +431,7 @@ extension Worker {
                     slot.value.stream.number, slot.value.stream.isLingering ? .none : code)
                 markForFrames(connection)
             }
+            reopenConnection(connection, unread)
             unlink(slot, from: connection)
             if !connection.value.isDead { streamCountChanged(connection) }
         }

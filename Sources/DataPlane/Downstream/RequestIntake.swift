@@ -83,7 +83,10 @@ extension Worker {
         }
         guard let connection = writableUpstream(exchange) else { return false }
         let before = plain.value.count
-        guard before > 0 else { return false }
+        guard before > 0 else {
+            if slot.value.inputEnded { abandon(slot, .callerGone) }
+            return false
+        }
         let forwarded = exchange.value.requestBodyBytes
         forwardBody(exchange, to: connection)
         reopenWindow(slot, exchange.value.requestBodyBytes &- forwarded)
@@ -110,6 +113,8 @@ extension Worker {
             flushUpstream()
             return !slot.value.isDead
         }
+        // Whoever has said goodbye sends no more of it.
+        if slot.value.inputEnded { abandon(slot, .callerGone) }
         return false
     }
 

@@ -63,6 +63,8 @@ extension Worker {
                 upstreamFailed(exchange, connection, .upstreamNonsense)
                 return false
             }
+            // A caller that waits for its upstream to want the body has its time from here on.
+            if status == 100, slot.value.request == .body { timeBody(slot) }
             return true
         }
         // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).

@@ -27,6 +27,8 @@ struct UpstreamStream {
     var request = Request.head
     var requestRemaining: Int64 = 0
     var requestChunks = ChunkDecoder()
+    /// Since when `output` holds bytes.
+    var queuedMicroseconds: Int64 = 0
     /// Field lines that follow the request's body.
     var trailers = Block.none
     var isHead = false
@@ -180,6 +182,9 @@ extension Worker {
 
     private func queueBody(_ stream: Slot<UpstreamConnection>, _ bytes: Span<UInt8>) {
         guard !bytes.isEmpty else { return }
+        if stream.value.output.isEmpty {
+            stream.value.stream.queuedMicroseconds = state.value.nowMicroseconds
+        }
         pool.ensureRoom(for: bytes.count, in: &stream.value.output)
         stream.value.output.append(bytes)
     }
@@ -192,21 +197,26 @@ extension Worker {
         markForFrames(connection)
     }
 
-    /// Goes on with the callers whose bytes have just gone into frames.
+    /// Goes on with the callers whose bytes have just gone into frames, all of them or some.
     func settleUpstreamStreams() {
         var index = 0
         while index < state.value.upstreamStreamsSent.count {
             let reference = state.value.upstreamStreamsSent[index]
             index += 1
-            guard let stream = upstreamConnections.lookup(reference), !stream.value.isDead,
-                stream.value.output.isEmpty
-            else { continue }
-            pool.give(&stream.value.output)
-            guard let exchange = exchanges.lookup(stream.value.exchange), !exchange.value.isDead,
-                let slot = downstreams.lookup(exchange.value.downstream)
-            else { continue }
+            guard let stream = upstreamConnections.lookup(reference), !stream.value.isDead else { continue }
+            let isAllSent = stream.value.output.isEmpty
+            if isAllSent { pool.give(&stream.value.output) }
+            guard let exchange = exchanges.lookup(stream.value.exchange), !exchange.value.isDead else {
+                continue
+            }
             if !stream.value.isPaused { awaitUpstream(stream, exchange) }
-            resumeLater(slot)
+            guard isAllSent, let slot = downstreams.lookup(exchange.value.downstream) else { continue }
+            // It waited for a window, or for the socket.
+            if stream.value.stream.queuedMicroseconds < state.value.nowMicroseconds {
+                resumeBody(exchange)
+            } else {
+                resumeLater(slot)
+            }
         }
         state.value.upstreamStreamsSent.removeAll(keepingCapacity: true)
     }

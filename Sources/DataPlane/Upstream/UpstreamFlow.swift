@@ -107,6 +107,10 @@ extension Worker {
                 decrypt(connection)
                 if connection.value.isDead { return }
             }
+            guard !connection.value.inputEnded else {
+                upstreamBroke(connection, .connectFailed)
+                return
+            }
             isReady(connection)
         }
     }
@@ -141,10 +145,15 @@ extension Worker {
         toUpstream.value.append(exchange.value.keptBody.readable)
         awaitUpstream(connection, exchange)
         updateInterest(connection)
-        if !exchange.value.requestIsSent, let slot = downstreams.lookup(exchange.value.downstream) {
-            setTimer(slot, after: bodyWait(slot))
-            resumeLater(slot)
-        }
+        if !exchange.value.requestIsSent { resumeBody(exchange) }
+    }
+
+    /// Goes on with a caller whose upstream has begun, or begins again, to take what it sends. The time
+    /// before was not the caller's.
+    func resumeBody(_ exchange: Slot<Exchange>) {
+        guard let slot = downstreams.lookup(exchange.value.downstream) else { return }
+        if slot.value.request == .body { timeBody(slot) }
+        resumeLater(slot)
     }
 
     /// The connection that body bytes may go to now.
@@ -278,17 +287,7 @@ extension Worker {
             return
         }
         if connection.value.hasEndedOutput { endUpstreamOutput(connection) }
-        if let exchange = exchanges.lookup(connection.value.exchange),
-            let slot = downstreams.lookup(exchange.value.downstream)
-        {
-            // The time for which the upstream took nothing is not the caller's.
-            if slot.value.request == .body {
-                slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
-                slot.value.phaseBytes = 0
-                if slot.value.output.isEmpty { setTimer(slot, after: bodyWait(slot)) }
-            }
-            resumeLater(slot)
-        }
+        if let exchange = exchanges.lookup(connection.value.exchange) { resumeBody(exchange) }
     }
 
     // MARK: Events

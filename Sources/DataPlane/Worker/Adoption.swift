@@ -167,21 +167,30 @@ extension Worker {
             for socket in (adoption.https ?? []) + (adoption.plaintext ?? []) { Socket.close(socket) }
             return
         }
+        if let sockets = adoption.https, serve(sockets, .listener) {
+            for socket in snapshot.value.listeners.https { takeWaiting(at: socket, isPlaintextPort: false) }
+            snapshot.value.listeners.https = sockets
+        }
+        if let sockets = adoption.plaintext, serve(sockets, .plaintextListener) {
+            for socket in snapshot.value.listeners.plaintext {
+                takeWaiting(at: socket, isPlaintextPort: true)
+            }
+            snapshot.value.listeners.plaintext = sockets
+        }
+    }
+
+    /// False when the kernel cannot watch them: the present ones go on.
+    private func serve(_ sockets: [Descriptor], _ kind: Token.Kind) -> Bool {
         do {
-            if let sockets = adoption.https {
-                let old = snapshot.value.listeners.https
-                for socket in old { takeWaiting(at: socket, isPlaintextPort: false) }
-                snapshot.value.listeners.https = sockets
-                try watch(sockets, .listener)
-            }
-            if let sockets = adoption.plaintext {
-                let old = snapshot.value.listeners.plaintext
-                for socket in old { takeWaiting(at: socket, isPlaintextPort: true) }
-                snapshot.value.listeners.plaintext = sockets
-                try watch(sockets, .plaintextListener)
-            }
+            try watch(sockets, kind)
+            return true
         } catch {
+            for socket in sockets {
+                poller.remove(socket)
+                Socket.close(socket)
+            }
             shared.report(.error, "a new address is not served: \(error.reason)", every: 0)
+            return false
         }
     }
 

@@ -84,8 +84,7 @@ extension Worker: HTTP2Owner {
             // A stream that stalls keeps its own window shut, not its neighbours', as long as memory allows.
             connection.value.multiplex.heldBytes += bytes.count
             if pool.bytesOutstanding < HardLimits.bodyBytesHeld {
-                session.consumeConnection(connection.value.multiplex.heldBytes)
-                connection.value.multiplex.heldBytes = 0
+                reopenConnection(connection, connection.value.multiplex.heldBytes)
             }
             if let slot = stream(tag) {
                 connection.value.multiplex.budget.earn(1)
@@ -180,7 +179,7 @@ extension Worker: HTTP2Owner {
         } else if let slot = upstreamStream(tag) {
             frames.append(slot.value.output.span(0..<count))
             slot.value.output.consume(count)
-            if slot.value.output.isEmpty { state.value.upstreamStreamsSent.append(slot.reference) }
+            state.value.upstreamStreamsSent.append(slot.reference)
         } else {
             return false
         }

@@ -45,7 +45,8 @@ extension Worker {
     }
 
     private func expire(_ slot: Slot<Downstream>) {
-        if slot.value.kind == .stream, !slot.value.isFinishing, !slot.value.output.isEmpty,
+        if slot.value.kind == .stream, !slot.value.stream.isLingering,
+            slot.value.isFinishing || !slot.value.output.isEmpty,
             let connection = downstreams.lookup(slot.value.stream.connection),
             !connection.value.output.isEmpty
         {
@@ -98,6 +99,13 @@ extension Worker {
         else { return Int64(timeouts.body) * 1_000 }
         let chosen = exchange.value.idleTimeoutMicroseconds
         return chosen > 0 ? chosen : HardLimits.streamIdleMicroseconds
+    }
+
+    /// The caller has the time of a body from here on.
+    func timeBody(_ slot: Slot<Downstream>) {
+        slot.value.phaseStartMicroseconds = state.value.nowMicroseconds
+        slot.value.phaseBytes = 0
+        if slot.value.output.isEmpty { setTimer(slot, after: bodyWait(slot)) }
     }
 
     /// Whether a body comes too slowly to be let in: `body_rate` bytes a second on average, once the first

@@ -1,0 +1,81 @@
+import Glibc
+import Testing
+
+/// Bodies that wait for their upstream, and callers that say goodbye meanwhile.
+@Suite("Bodies that wait", .serialized)
+struct BodyTests {
+    private static let ok = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
+
+    /// A caller that sends a text and then closes its side.
+    private static func leave(_ gateway: Gateway, _ text: String) throws -> WireCaller {
+        let caller = try WireCaller(port: gateway.httpsPort)
+        try caller.shakeHands()
+        try caller.say(text)
+        caller.connection.shutdownWrite()
+        return caller
+    }
+
+    @Test("a caller that shuts its side still gets its answer")
+    func halfClose() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 5).wait("the caller's half-close") { !gate.values.isEmpty }
+            try exchange.send(Self.ok)
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let caller = try Self.leave(gateway, Gateway.request())
+        _ = try upstream.latest()
+        gate.append(contentsOf: [1])
+        #expect(caller.rest(within: 5).hasSuffix("late"))
+    }
+
+    @Test(
+        "a request whose caller has shut its side before there was an upstream for it is whole, or is none",
+        arguments: [true, false])
+    func goodbyeInQueue(_ isWhole: Bool) throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            if exchange.request.target == "/api/first" {
+                exchange.recordHead()
+                try Deadline(seconds: 5).wait("the second call") { !gate.values.isEmpty }
+            } else {
+                try exchange.receiveBody()
+            }
+            try exchange.send(Self.ok)
+        }
+        let gateway = try Gateway(Setup(upstream).with { $0.upstream = "connections: 1\nqueue: 9" })
+        let first = try gateway.connect()
+        try first.send(Gateway.request("/api/first"))
+        _ = try upstream.latest()
+        let caller = try Self.leave(
+            gateway,
+            Gateway.request(
+                "/api/second", method: "POST", fields: "Content-Length: \(isWhole ? 4 : 5)\r\n") + "body")
+        try Deadline(seconds: 5).wait("the queue") {
+            try gateway.metric("gateway_upstream_queued_total") == 1
+        }
+        gate.append(contentsOf: [1])
+        #expect(try first.response().text == "late")
+        #expect(caller.rest(within: 5).hasSuffix("late") == isWhole)
+        #expect(upstream.requests.last?.target == (isWhole ? "/api/second" : "/api/first"))
+    }
+
+    @Test("a body has its time from when its upstream asks for it")
+    func lateContinue() throws {
+        let upstream = try Upstream { exchange in
+            poll(nil, 0, 600)
+            try exchange.send("HTTP/1.1 100 Continue\r\n\r\n")
+            try exchange.receiveBody()
+            try exchange.send(Self.ok)
+        }
+        let gateway = try Gateway(Setup(upstream).with { $0.timeouts = "drain_delay: 0s, body: 1s" })
+        let client = try gateway.connect()
+        try client.send(
+            Gateway.request(method: "POST", fields: "Expect: 100-continue\r\nContent-Length: 4\r\n"))
+        #expect(try client.response(keepsInterim: true).status == 100)
+        poll(nil, 0, 700)
+        try client.send("body")
+        #expect(try client.response(to: "POST").status == 200)
+    }
+}
