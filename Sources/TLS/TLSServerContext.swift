@@ -127,7 +127,8 @@ package final class TLSServerContext: CountedContext {
         _ = unsafe gw_SSL_CTX_set_session_cache_mode(context, Int(SSL_SESS_CACHE_OFF))
         // One ticket: the second of OpenSSL's default pair costs 30 us of every full handshake.
         unsafe SSL_CTX_set_num_tickets(context, 1)
-        unsafe SSL_CTX_set_session_id_context(context, "gateway", 7)
+        let sessions = try sessionContext(settings)
+        unsafe SSL_CTX_set_session_id_context(context, sessions, UInt32(sessions.count))
         let owner = unsafe Unmanaged.passUnretained(self).toOpaque()
         unsafe SSL_CTX_set_alpn_select_cb(context, chooseProtocol, owner)
         unsafe gw_SSL_CTX_set_app_data(context, owner)
@@ -141,6 +142,22 @@ package final class TLSServerContext: CountedContext {
                 context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nil)
         }
         return unsafe context
+    }
+
+    /// What a ticket must have been made under to be taken. A resumed caller shows no certificate: who had to
+    /// show none, or one of another authority, has to shake hands anew.
+    private func sessionContext(_ settings: TLSServerSettings) throws(TLSError) -> [UInt8] {
+        guard let path = settings.clientCAPath else { return Array("gateway".utf8) }
+        let bytes: [UInt8]
+        do {
+            bytes = try FileReader.read(path: path)
+        } catch {
+            throw TLSError("cannot read the client authority \(path): \(error.reason)")
+        }
+        let digest = try Digester().sha256(bytes.span)
+        return [digest.0, digest.1, digest.2, digest.3].flatMap { word in
+            (0..<8).map { UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * $0)) }
+        }
     }
 
     private func attachServerNameChoice() {

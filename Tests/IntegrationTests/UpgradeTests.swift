@@ -64,15 +64,7 @@ struct UpgradeTests {
     func sessionsGoOn(_ version: String) throws {
         let folder = try TemporaryFolder()
         let gateway = try Gateway(Setup(try Upstream()))
-        func connect(_ options: String...) throws -> String {
-            // The tickets of TLS 1.3 come behind the handshake: an answer has been read by then.
-            let request = Gateway.request(fields: "Connection: close\r\n").replacing("\r\n", with: "\\r\\n")
-            let command =
-                "printf '\(request)' | openssl s_client -ign_eof -connect "
-                + "127.0.0.1:\(gateway.httpsPort) -servername localhost \(version) "
-                + options.joined(separator: " ") + " 2>&1; true"
-            return try ChildProcess.run("bash", ["-c", command]).output
-        }
+        func connect(_ options: String...) throws -> String { try gateway.callOnce([version] + options) }
         #expect(try connect("-sess_out", folder.path("session")).contains("200 OK"))
         try gateway.upgrade()
         #expect(try gateway.metricSum("gateway_tls_handshakes_total", holding: "resumed=\"true\"") == 0)

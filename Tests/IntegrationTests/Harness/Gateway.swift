@@ -131,6 +131,16 @@ final class Gateway: Sendable {
         }
     }
 
+    /// What `openssl s_client` prints of one call on a connection of its own, its tickets read by then: those
+    /// of TLS 1.3 come behind the handshake.
+    func callOnce(_ options: [String]) throws -> String {
+        let request = Gateway.request(fields: "Connection: close\r\n").replacing("\r\n", with: "\\r\\n")
+        let command =
+            "printf '\(request)' | openssl s_client -ign_eof -connect 127.0.0.1:\(httpsPort) "
+            + "-servername localhost \(options.joined(separator: " ")) 2>&1; true"
+        return try ChildProcess.run("bash", ["-c", command]).output
+    }
+
     /// A call to the admin listener.
     func admin(_ path: String, token: String? = nil) throws -> Response {
         let authorization = token.map { "Authorization: Bearer \($0)\r\n" } ?? ""
