@@ -75,9 +75,9 @@ package struct TLSSession {
         return unsafe SSL_pending(ssl) > 0
     }
 
-    /// Puts the goodbye onto the wire.
+    /// Puts the goodbye onto the wire, once: a second one would read what another session is to get.
     package func closeNotify() {
-        guard let ssl = unsafe ssl else { return }
+        guard let ssl = unsafe ssl, unsafe SSL_get_shutdown(ssl) & SSL_SENT_SHUTDOWN == 0 else { return }
         _ = unsafe SSL_shutdown(ssl)
         ERR_clear_error()
     }

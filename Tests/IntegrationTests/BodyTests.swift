@@ -78,4 +78,44 @@ struct BodyTests {
         try client.send("body")
         #expect(try client.response(to: "POST").status == 200)
     }
+
+    @Test("requests that stand behind one under way are answered though their caller has shut its side")
+    func pipelinedGoodbye() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            if exchange.request.target == "/api/1" {
+                try Deadline(seconds: 5).wait("the caller's half-close") { !gate.values.isEmpty }
+            }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n\(exchange.request.target)")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let texts = (1...3).map { Gateway.request("/api/\($0)") }.joined()
+        let caller = try Self.leave(gateway, texts + "GET /api/half HTTP/1.1\r\n")
+        try Deadline(seconds: 5).wait("the first call") { upstream.requests.count == 1 }
+        gate.append(contentsOf: [1])
+        let answers = caller.rest(within: 5)
+        for number in 1...3 { #expect(answers.contains("\r\n\r\n/api/\(number)"), "\(answers)") }
+        #expect(upstream.requests.count == 3)
+    }
+
+    @Test("a caller that shuts its side and then resets costs no time, and its upstream is let go")
+    func resetBehindGoodbye() throws {
+        let gone = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            exchange.recordHead()
+            exchange.waitForEnd()
+            gone.append(contentsOf: [1])
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let caller = try Self.leave(gateway, Gateway.request())
+        _ = try upstream.latest()
+        // The end is taken as one before the reset comes.
+        poll(nil, 0, 50)
+        caller.connection.reset()
+        try Deadline(seconds: 5).wait("the upstream to be let go") { !gone.values.isEmpty }
+        let before = try gateway.child.cpuSeconds()
+        poll(nil, 0, 300)
+        #expect(try gateway.child.cpuSeconds() - before < 0.1)
+    }
 }

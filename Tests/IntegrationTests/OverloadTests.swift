@@ -100,13 +100,19 @@ struct OverloadTests {
         let idle = try gateway.connect()
         try idle.send(Gateway.request())
         #expect(try idle.response().status == 200)
+        let idleHTTP2 = try gateway.connect("-alpn", "h2")
+        try idleHTTP2.send(Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8) + [0, 0, 0, 4, 0, 0, 0, 0, 0])
+        // The gateway's own settings.
+        _ = try idleHTTP2.take(9)
         // Every gateway takes more than that.
         try gateway.rewriteConfiguration { $0 + "limits: { memory: 16MiB }\n" }
         let resident = try gateway.metric("process_resident_memory_bytes") ?? 0
         #expect(resident > Double(16 << 20))
         try gateway.reload(to: 2)
         #expect(idle.isClosedByGateway(within: 10))
-        #expect(try gateway.metric("gateway_idle_closed_total") == 1)
+        // The goodbye of HTTP/2 stands before the end.
+        _ = try idleHTTP2.rest()
+        #expect(try gateway.metric("gateway_idle_closed_total") == 2)
         let waiting = try gateway.connect()
         try gateway.rewriteConfiguration { $0.replacing("limits: { memory: 16MiB }\n", with: "") }
         try gateway.reload(to: 3)

@@ -32,7 +32,8 @@ extension Worker {
         case .failed:
             abandon(slot, .callerGone)
         case .endOfStream:
-            endInput(slot)
+            // Half-closed and then reset: the kernel tells of the end again and again, never of the reset.
+            if isHangup { abandon(slot, .callerGone) } else { endInput(slot) }
         case .bytes:
             take(slot)
         }
@@ -240,7 +241,7 @@ extension Worker {
                 abandon(slot, .callerGone)
                 return
             }
-            slot.value.closesAfterAnswer = true
+            if slot.value.input.isEmpty { slot.value.closesAfterAnswer = true }
             updateInterest(slot)
         case .tunnel:
             updateInterest(slot)
@@ -251,7 +252,8 @@ extension Worker {
             updateInterest(slot)
         default:
             if slot.value.exchange.isNone, !slot.value.output.isEmpty {
-                slot.value.isFinishing = true
+                // Requests behind those that were answered are read once the answers are taken.
+                slot.value.isFinishing = slot.value.request != .head || slot.value.input.isEmpty
                 updateInterest(slot)
             } else {
                 abandon(slot, .callerGone)

@@ -184,6 +184,11 @@ extension Worker {
             slot.value.session.closeNotify()
             sendWire(slot)
             if slot.value.isDead { return }
+            guard slot.value.output.isEmpty else {
+                // The goodbye waits for the socket, as the answer before it did.
+                slot.value.isFinishing = true
+                return
+            }
         }
         if slot.value.inputEnded {
             abandon(slot, .none)

@@ -50,6 +50,10 @@ extension Worker {
     func feedHTTP2(_ slot: Slot<Downstream>) {
         let block = plain.value
         guard !block.isEmpty else { return }
+        guard slot.value.multiplex.session.isOpen else {
+            plain.value.clear()
+            return
+        }
         guard countFrames(slot, block) else {
             plain.value.clear()
             return
@@ -106,7 +110,7 @@ extension Worker {
 
     /// Sends the frames of a connection.
     func sendFrames(_ slot: Slot<Downstream>) {
-        guard slot.value.transport == .open else { return }
+        guard slot.value.transport == .open, slot.value.multiplex.session.isOpen else { return }
         while slot.value.output.isEmpty {
             state.value.multiplexed = slot.reference
             let goesOn = http2.send(slot.value.multiplex.session)

@@ -36,6 +36,12 @@ extension Worker {
             plain.value.clear()
             return
         }
+        // Nothing more comes: what is left, if anything, is no request.
+        if slot.value.inputEnded, slot.value.request == .head, slot.value.output.isEmpty {
+            plain.value.clear()
+            closeGracefully(slot)
+            return
+        }
         stash(slot)
     }
 
@@ -157,9 +163,7 @@ extension Worker {
         slot.value.resolvedKey = Downstream.unresolved
         slot.value.phaseStartMicroseconds = 0
         slot.value.phaseBytes = 0
-        if slot.value.closesAfterAnswer || slot.value.inputEnded
-            || slot.value.kind == .stream
-        {
+        if slot.value.closesAfterAnswer || slot.value.kind == .stream {
             slot.value.isFinishing = true
             claimOutput(slot)
             return

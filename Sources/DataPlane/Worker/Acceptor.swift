@@ -69,8 +69,11 @@ extension Worker {
             state.value.nowMicroseconds >= state.value.acceptsAgainMicroseconds
         else { return }
         state.value.acceptsAgainMicroseconds = 0
-        if state.value.pressure == .none { watchListeners(.read) }
+        if isAccepting { watchListeners(.read) }
     }
+
+    /// Whether new callers are taken: neither memory nor descriptors are short.
+    var isAccepting: Bool { state.value.pressure == .none && state.value.acceptsAgainMicroseconds == 0 }
 
     func watchListeners(_ interest: Interest) {
         guard state.value.hasListeners else { return }

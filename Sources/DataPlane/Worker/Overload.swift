@@ -73,13 +73,22 @@ extension Worker {
         }
         guard pressure == .high else { return }
         for index in 0..<downstreams.highWater {
-            guard let slot = downstreams.occupant(at: index), !slot.value.isDead,
-                slot.value.kind == .http1, slot.value.transport == .open, slot.value.request == .head,
-                slot.value.input.isEmpty, !slot.value.isFinishing
-            else { continue }
+            guard let slot = downstreams.occupant(at: index), !slot.value.isDead, isIdle(slot) else {
+                continue
+            }
             metrics.add(.idleClosedForMemory)
-            closeGracefully(slot)
+            if slot.value.kind == .http2 { expireHTTP2(slot) } else { closeGracefully(slot) }
             endStep()
+        }
+    }
+
+    /// Whether a caller's connection is between two requests.
+    private func isIdle(_ slot: Slot<Downstream>) -> Bool {
+        guard slot.value.transport == .open, !slot.value.isFinishing else { return false }
+        switch slot.value.kind {
+        case .http1: return slot.value.request == .head && slot.value.input.isEmpty
+        case .http2: return slot.value.multiplex.streamCount == 0 && !slot.value.multiplex.isAwaitingHead
+        case .stream: return false
         }
     }
 
