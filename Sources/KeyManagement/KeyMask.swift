@@ -60,10 +60,12 @@ package struct KeyMask: Sendable {
         return nil
     }
 
+    /// What a credential may be made of (`token68`, RFC 9110 section 11.2): not every key is of our making.
     private static func isBody(_ byte: UInt8) -> Bool {
         switch byte {
-        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-            UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "_"), UInt8(ascii: "-"):
+        case UInt8(ascii: "-")...UInt8(ascii: "9"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+            UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "_"), UInt8(ascii: "+"), UInt8(ascii: "~"),
+            UInt8(ascii: "="):
             true
         default: false
         }

@@ -40,7 +40,7 @@ public final class LogOutput {
     public init(syslog path: String) throws(SystemError) {
         let raw = socket(
             AF_UNIX,
-            Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue), 0)
+            Int32(SOCK_DGRAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         guard raw >= 0 else { throw .last("socket") }
         descriptor = Descriptor(rawValue: raw)
         kind = .syslog
@@ -52,12 +52,12 @@ public final class LogOutput {
 
     /// Writes whole lines.
     ///
-    /// - Parameter patienceMilliseconds: how long a pipe may take to have room.
+    /// - Parameter patienceMilliseconds: how long a pipe or a daemon may take to have room.
     /// - Returns: how many lines were lost, and why.
     public func write(
         _ lines: [UInt8], patienceMilliseconds: Int
     ) -> (lost: Int, reason: String) {
-        kind == .syslog ? sendLines(lines) : writeStream(lines, patienceMilliseconds)
+        kind == .syslog ? sendLines(lines, patienceMilliseconds) : writeStream(lines, patienceMilliseconds)
     }
 
     private func writeStream(_ lines: [UInt8], _ patience: Int) -> (lost: Int, reason: String) {
@@ -93,22 +93,28 @@ public final class LogOutput {
         return (lost, reason)
     }
 
-    private func sendLines(_ lines: [UInt8]) -> (lost: Int, reason: String) {
+    /// A daemon's socket holds few lines: it is waited for, and once in vain is enough for all of them.
+    private func sendLines(_ lines: [UInt8], _ patience: Int) -> (lost: Int, reason: String) {
+        var wait = timeval(tv_sec: patience / 1_000, tv_usec: patience % 1_000 * 1_000)
+        _ = unsafe setsockopt(
+            descriptor.rawValue, SOL_SOCKET, SO_SNDTIMEO, &wait, socklen_t(MemoryLayout<timeval>.size))
+        var waits = patience > 0
         var lost = 0
         var reason = ""
         let head = Array("\(Self.priority)gateway[\(getpid())]: ".utf8)
         for line in lines.split(separator: UInt8(ascii: "\n")) {
             let datagram = head + line.prefix(Self.datagramBytes - head.count)
-            if !send(datagram) {
+            if !send(datagram, waits: waits) {
                 lost += 1
                 reason = SystemError.last("send").reason
+                waits = false
             }
         }
         return (lost, reason)
     }
 
     /// Each goes to whoever listens at the path by now: a daemon may have been started anew.
-    private func send(_ datagram: [UInt8]) -> Bool {
+    private func send(_ datagram: [UInt8], waits: Bool) -> Bool {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let bytes = Array(path.utf8)
@@ -117,7 +123,8 @@ public final class LogOutput {
         let sent = unsafe withUnsafePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { target in
                 unsafe sendto(
-                    descriptor.rawValue, datagram, datagram.count, Int32(MSG_NOSIGNAL), target,
+                    descriptor.rawValue, datagram, datagram.count,
+                    Int32(MSG_NOSIGNAL) | (waits ? 0 : Int32(MSG_DONTWAIT)), target,
                     socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }

@@ -74,6 +74,13 @@ struct LogTests {
         try Deadline(seconds: 5).wait("the datagram") { try folder.read("out").contains("/api/told") }
         let told = try folder.read("out")
         #expect(told.contains("<134>gateway["))
+        // More at once than its socket holds.
+        let caller = try gateway.connect()
+        let burst = (0..<300).map { Gateway.request("/nowhere/\($0)") }.joined()
+        try caller.send(burst)
+        for _ in 0..<300 { #expect(try caller.response().status == 404) }
+        try Deadline(seconds: 10).wait("the last line") { try folder.read("out").contains("/nowhere/299") }
+        #expect(try folder.read("out").split(separator: "\n").count { $0.contains("/nowhere/") } == 300)
         // A daemon that is gone costs lines, not calls.
         server.end()
         _ = try gateway.call()

@@ -102,7 +102,8 @@ struct Exchange: ~Copyable {
     /// Since when it waits for a connection; 0 when it never has.
     var queuedMicroseconds: Int64 = 0
     var upstreamStartMicroseconds: Int64 = 0
-    var upstreamMicroseconds: Int64 = 0
+    /// Until the answer's head had come; -1 while it has not.
+    var upstreamMicroseconds: Int64 = -1
     /// Over: waits for the end of the turn to be freed.
     var isDead = false
     var responseTimeoutMicroseconds: Int64 = 0

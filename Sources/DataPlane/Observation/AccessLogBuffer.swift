@@ -61,7 +61,7 @@ extension Worker {
         record.traceHigh = exchange.value.traceHigh
         record.traceLow = exchange.value.traceLow
         record.durationMicroseconds = durationMicroseconds
-        record.upstreamMicroseconds = exchange.value.endpoint >= 0 ? exchange.value.upstreamMicroseconds : -1
+        record.upstreamMicroseconds = upstreamTime(exchange)
         record.bytesIn = exchange.value.requestBodyBytes
         record.bytesOut = exchange.value.responseBodyBytes
         if exchange.value.hasDecision, let key {
@@ -88,6 +88,13 @@ extension Worker {
         record.upstreamOffsetMicroseconds = max(
             0, exchange.value.upstreamStartMicroseconds &- exchange.value.startMicroseconds)
         write(record, to: traceLog, slot, key, texts)
+    }
+
+    /// How long a call has waited for its answer's head, or for nothing; -1 when it has had no endpoint.
+    private func upstreamTime(_ exchange: Slot<Exchange>) -> Int64 {
+        guard exchange.value.endpoint >= 0 else { return -1 }
+        let known = exchange.value.upstreamMicroseconds
+        return known >= 0 ? known : state.value.nowMicroseconds &- exchange.value.upstreamStartMicroseconds
     }
 
     /// Counts and logs a call that the gateway answered before it became an exchange.
