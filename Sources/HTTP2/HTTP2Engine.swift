@@ -128,6 +128,15 @@ package final class HTTP2Engine {
         unsafe nghttp2_option_del(serverOptions)
         unsafe nghttp2_option_del(clientOptions)
         unsafe fields.deallocate()
+        block.value.free()
+        block.deallocate()
+        frames.value.deallocate()
+        frames.deallocate()
+        names.value.deallocate()
+        names.deallocate()
+        flood.deallocate()
+        fieldCount.deallocate()
+        teachesNames.deallocate()
     }
 
     /// Names the owner; before the first session. The engine keeps it from then on.

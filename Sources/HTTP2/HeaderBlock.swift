@@ -59,6 +59,13 @@ package struct HeaderBlock: ~Copyable {
     /// The most that `writeRequest` and `writeResponse` write.
     @inlinable package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
 
+    /// Gives its memory back; nothing else may follow.
+    mutating func free() {
+        values.deallocate()
+        fields.deallocate()
+        cookies.deallocate()
+    }
+
     package mutating func begin() {
         values.clear()
         fields.clear()

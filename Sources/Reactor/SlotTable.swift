@@ -170,7 +170,7 @@ public struct SlotTable<Element: ~Copyable> {
 public struct Mutable<Value: ~Copyable> {
     @usableFromInline let pointer: UnsafeMutablePointer<Value>
 
-    /// The cell lives until the process ends.
+    /// The cell lives until it is deallocated, most of them until the process ends.
     @inlinable
     public init(_ value: consuming Value) {
         unsafe pointer = .allocate(capacity: 1)
@@ -181,6 +181,12 @@ public struct Mutable<Value: ~Copyable> {
     public var value: Value {
         @inline(__always) unsafeAddress { unsafe UnsafePointer(pointer) }
         @inline(__always) nonmutating unsafeMutableAddress { unsafe pointer }
+    }
+
+    /// Frees the cell, which nobody uses any more.
+    public func deallocate() {
+        unsafe pointer.deinitialize(count: 1)
+        unsafe pointer.deallocate()
     }
 }
 

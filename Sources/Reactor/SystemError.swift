@@ -31,6 +31,15 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// Whether it is this machine that lacks something, whoever was to be reached: descriptors, memory,
+    /// ports.
+    public var isShortage: Bool {
+        switch code {
+        case EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EADDRNOTAVAIL: true
+        default: false
+        }
+    }
+
     public var description: String { "\(operation): \(reason)" }
 }
 

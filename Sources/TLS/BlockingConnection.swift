@@ -27,8 +27,10 @@ package final class BlockingConnection {
     /// - Parameters:
     ///   - caPath: trust for TLS instead of the system's.
     ///   - serverName: the name that the certificate must have; nil is no TLS.
+    ///   - protocols: what is offered over TLS, in order of preference (RFC 7301).
     package init(
-        to address: SocketAddress, serverName: String?, caPath: String?, timeoutMilliseconds: Int
+        to address: SocketAddress, serverName: String?, caPath: String?, protocols: [String] = [],
+        timeoutMilliseconds: Int
     ) throws(ConnectionProblem) {
         let opened: (descriptor: Descriptor, inProgress: Bool)
         do {
@@ -45,7 +47,7 @@ package final class BlockingConnection {
         }
         do {
             let wire = try TLSWire(outboundCapacity: 262_144)
-            let context = try TLSClientContext(caPath: caPath, wire: wire)
+            let context = try TLSClientContext(caPath: caPath, wire: wire, applicationProtocols: protocols)
             self.wire = wire
             self.context = context
             if let made = context.makeSession(serverName: serverName) { session = made }
@@ -74,6 +76,9 @@ package final class BlockingConnection {
         Socket.close(descriptor)
         ciphertext.deallocate()
     }
+
+    /// Whether both sides have agreed on HTTP/2 over TLS.
+    package var speaksHTTP2: Bool { session.speaksHTTP2 }
 
     private func finishConnecting(_ name: String, _ timeout: Int) throws(ConnectionProblem) {
         guard Readiness.wait(descriptor, forWriting: true, timeoutMilliseconds: timeout) else {

@@ -46,6 +46,7 @@ package final class TLSWire {
         unsafe BIO_free(bio)
         unsafe BIO_meth_free(method)
         cell.value.outbound.deallocate()
+        cell.deallocate()
     }
 
     /// Points the wire at ciphertext that has arrived; the memory must stay until it is consumed.

@@ -83,9 +83,10 @@ class Connection:
             elif "/drip/" not in call["fields"][":path"]:
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             else:
-                if event.stream_id not in self.dripping:
-                    threading.Thread(target=self.drip, args=(event.stream_id,), daemon=True).start()
+                is_first = event.stream_id not in self.dripping
                 self.dripping[event.stream_id] = self.dripping.get(event.stream_id, 0) + event.flow_controlled_length
+                if is_first:
+                    threading.Thread(target=self.drip, args=(event.stream_id,), daemon=True).start()
         elif isinstance(event, h2.events.TrailersReceived):
             self.calls[event.stream_id]["trailers"] = {n.decode(): v.decode() for n, v in event.headers}
         elif isinstance(event, h2.events.StreamReset):

@@ -121,6 +121,20 @@ struct HTTP2UpstreamTests {
         #expect(try client.take(rest.utf8.count) == Array(rest.utf8))
     }
 
+    @Test("checks speak HTTP/2 to an upstream that does, and judge its answers", arguments: ["ok", "reset"])
+    func checks(_ what: String) throws {
+        let scene = try Scene("health: { path: /check/\(what), interval: 100ms, unhealthy: 2 }")
+        let checks = { try scene.seen().calls.count { $0[2] == .text("/check/\(what)") } }
+        try Deadline(seconds: 10).wait("some checks") { try checks() >= 4 }
+        if what == "ok" {
+            #expect(try scene.gateway.call("/api/ok").text == "ok")
+        } else {
+            try Deadline(seconds: 5).wait("the endpoint to be out") {
+                try scene.gateway.call("/api/ok").status == 503
+            }
+        }
+    }
+
     @Test("an upstream that takes a body little by little is not late")
     func slowWindow() throws {
         let scene = try Scene("response_timeout: 500ms")

@@ -229,12 +229,50 @@ struct LifeTests {
         #expect(try right.response().status == 200)
     }
 
+    @Test(
+        "a session from before a client authority was asked for, or of another one's client, is not resumed",
+        arguments: ["-tls1_2", "-tls1_3"])
+    func sessionsOfOtherAuthorities(_ version: String) throws {
+        let (main, other) = (try Certificate.shared.get(), try Certificate.other.get())
+        let folder = try TemporaryFolder()
+        let gateway = try Gateway(Setup(try Upstream()))
+        func isServed(_ options: String...) throws -> Bool {
+            try gateway.callOnce([version] + options).contains("200 OK")
+        }
+        func resumed() throws -> Double {
+            try gateway.metricSum("gateway_tls_handshakes_total", holding: "resumed=\"true\"")
+        }
+        let authority = "client_ca: \"\(folder.path("ca.pem"))\""
+        #expect(try isServed("-sess_out", folder.path("before")))
+        #expect(try isServed("-sess_in", folder.path("before")))
+        #expect(try resumed() == 1)
+        // Its own certificate is the client's as well: what matters is who has signed it.
+        try folder.write("ca.pem", try String(contentsOfFile: main.chainPath, encoding: .utf8))
+        try gateway.rewriteConfiguration {
+            $0.replacing("certificates:", with: "\(authority)\n    certificates:")
+        }
+        try gateway.reload(to: 2)
+        #expect(try !isServed("-sess_in", folder.path("before")))
+        let identity = "-cert \(main.chainPath) -key \(main.keyPath)"
+        #expect(try isServed(identity, "-sess_out", folder.path("main")))
+        #expect(try isServed("-sess_in", folder.path("main")))
+        #expect(try resumed() == 2)
+        try folder.write("ca.pem", try String(contentsOfFile: other.chainPath, encoding: .utf8))
+        try gateway.reload(to: 3)
+        #expect(try !isServed("-sess_in", folder.path("main")))
+        #expect(try resumed() == 2)
+    }
+
     @Test("without file descriptors callers wait, nothing spins, and the log says what to do")
     func fewDescriptors() throws {
+        let closing = Upstream.respond("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", closes: true)
         let gateway = try Gateway(
-            Setup(try Upstream()).with {
+            Setup(try Upstream(closing), try Upstream(closing)).with {
                 $0.launcher = ["bash", "-c", "ulimit -n 300 && exec \"$0\" \"$@\""]
             })
+        let early = try gateway.connect()
+        try early.send(Gateway.request())
+        #expect(try early.response().status == 200)
         try Deadline(seconds: 5).wait("the warning") { gateway.log.contains("300 open files are allowed") }
         var callers: [PlainClient] = []
         for _ in 0..<320 { callers.append(try PlainClient(port: gateway.httpsPort)) }
@@ -246,7 +284,15 @@ struct LifeTests {
         let end = ContinuousClock.now + .seconds(1)
         try Deadline(seconds: 5).wait("a second to measure") { ContinuousClock.now >= end }
         #expect(try gateway.child.cpuSeconds() - before < 0.3)
+        // That no endpoint can be reached is none's fault.
+        for _ in 0..<12 {
+            try early.send(Gateway.request())
+            let refused = try early.response()
+            #expect(refused.status == 503 && refused["Retry-After"] == "1")
+        }
         callers = []
+        try early.send(Gateway.request())
+        #expect(try early.response().status == 200)
         #expect(try gateway.call().status == 200)
     }
 

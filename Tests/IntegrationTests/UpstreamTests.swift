@@ -95,9 +95,44 @@ struct UpstreamTests {
             try exchange.receiveBody()
             _ = try exchange.receiveRest()
         }
-        let late = try gateway.call()
-        #expect(late.status == 504 || late.status == 502)
-        #expect(late.status == 504)
+        #expect(try gateway.call("/api/late").status == 504)
+        try Deadline(seconds: 5).wait("its line") { gateway.accessLog.last?.contains("/api/late") == true }
+        let line = try #require(gateway.accessLog.last?.firstMatch(of: #/"upstream_duration":([0-9.]+)/#))
+        #expect(try #require(Double(line.1)) >= 0.3, "\(line.0)")
+    }
+
+    @Test("endpoints whose calls all failed are better than none")
+    func allEjected() throws {
+        let bad = Upstream.respond("", closes: true)
+        let (one, two) = (try Upstream(bad), try Upstream(bad))
+        let gateway = try Gateway(Setup(one, two))
+        for _ in 0..<24 { #expect(try gateway.call(method: "POST", body: "x").status == 502) }
+        one.play(Upstream.answer("good"))
+        two.play(Upstream.answer("good"))
+        #expect(try gateway.call(method: "POST", body: "x").text == "good")
+    }
+
+    @Test("a name leads to each of its addresses, and no longer to one that it has given up")
+    func addresses() throws {
+        let folder = try TemporaryFolder()
+        // The upstream listens at one of them.
+        let names = try folder.write("hosts", "127.0.0.1 localhost two.test\n::1 two.test\n")
+        let upstream = try Upstream()
+        let gateway = try Gateway(
+            Setup().with {
+                $0.upstreamEndpoints = ["http://two.test:\(upstream.port)"]
+                $0.launcher = [
+                    "unshare", "-rm", "bash", "-c",
+                    "mount --bind \"\(names)\" /etc/hosts && exec \"$0\" \"$@\"",
+                ]
+            })
+        for _ in 0..<4 { #expect(try gateway.call(method: "POST", body: "x").status == 200) }
+        #expect(upstream.connectionCount == 1)
+        // In place: the mount holds on to the file. Names are looked up every ten seconds.
+        let file = try #require(FileHandle(forWritingAtPath: names))
+        try file.truncate(atOffset: 0)
+        try file.write(contentsOf: Data("127.0.0.1 localhost\n127.0.0.9 two.test\n".utf8))
+        try Deadline(seconds: 25).wait("the warm connection to be left") { try gateway.call().status == 502 }
     }
 
     @Test("active checks take an endpoint out and bring it back")
@@ -128,6 +163,26 @@ struct UpstreamTests {
         let gateway = try Gateway(
             Setup(upstreams[0], upstreams[1], upstreams[2]).with { $0.upstream = "balance: hash" })
         #expect(Set(try (0..<8).map { _ in try gateway.call(key: .pro).text }).count == 1)
+    }
+
+    @Test("hash takes an account to the same endpoint through every gateway, however its file is ordered")
+    func hashAgrees() throws {
+        let upstreams = try (0..<3).map { number in try Upstream(Upstream.answer("\(number)")) }
+        let keys = (0..<12).map { number in
+            TestKey(
+                secret: "sk_live_agreed_\(number)_abc", id: "key_\(number)", account: "account\(number)",
+                tier: "enterprise")
+        }
+        let choices = try [[0, 1, 2], [2, 0, 1]].map { order in
+            let gateway = try Gateway(
+                Setup(upstreams[order[0]], upstreams[order[1]], upstreams[order[2]]).with {
+                    $0.upstream = "balance: hash"
+                    $0.keys = keys
+                })
+            return try keys.map { try gateway.call(key: $0).text }
+        }
+        #expect(choices[0] == choices[1])
+        #expect(Set(choices[0]).count > 1)
     }
 
     @Test("a caller that does not read makes neither side grow")

@@ -25,6 +25,8 @@ struct ActiveKey: ~Copyable {
     var refusal: Reason
     /// Hash of the account under the process's key: the account's name in all tables.
     var accountHash: Fingerprint
+    /// The same for `Balance.hash`: every gateway's is the same.
+    var balanceHash: UInt64
     /// Slot of the account, -1 without limits.
     var accountSlot: Int32
     var plan: LimitPlan

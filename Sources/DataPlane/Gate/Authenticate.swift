@@ -242,7 +242,8 @@ extension Worker {
             tierRange: tierRange, tier: Int32(tier ?? -1),
             grants: plan.scopeRequirements.grants(of: record.scopes),
             expiresAtMicroseconds: Self.expiry(of: record), refusal: refusal,
-            accountHash: shared.hash(account: record.account), accountSlot: -1,
+            accountHash: shared.hash(account: record.account),
+            balanceHash: StableHash.of(record.account), accountSlot: -1,
             plan: windows,
             policy: windows.count > 0
                 ? PolicyText(

@@ -21,6 +21,7 @@ final class HealthCheck: Sendable {
         /// The endpoints' numbers.
         var numbers: [Int]
         var caPath: String?
+        var usesHTTP2: Bool
         var health: HealthConfiguration
     }
 
@@ -70,7 +71,8 @@ final class HealthCheck: Sendable {
         let health = subject.health
         repeat {
             for place in subject.endpoints.indices where !isEnding {
-                let problem = Self.probe(subject.endpoints[place], health, caPath: subject.caPath)
+                let problem = Self.probe(
+                    subject.endpoints[place], health, caPath: subject.caPath, usesHTTP2: subject.usesHTTP2)
                 let isGood = problem == nil
                 streaks[place] = isGood == isHealthy(place) ? 0 : streaks[place] + 1
                 let threshold = isGood ? health.healthyThreshold : health.unhealthyThreshold
@@ -81,35 +83,66 @@ final class HealthCheck: Sendable {
         } while !Readiness.pause(milliseconds: health.intervalMilliseconds, unless: stop)
     }
 
+    /// - Parameter usesHTTP2: whether calls go to it in HTTP/2, in clear too.
     /// - Returns: nil when the endpoint answers with a 2xx or 3xx status, else what is wrong.
     static func probe(
-        _ endpoint: EndpointConfiguration, _ health: HealthConfiguration, caPath: String?
+        _ endpoint: EndpointConfiguration, _ health: HealthConfiguration, caPath: String?,
+        usesHTTP2: Bool = false
     ) -> String? {
         let timeout = health.timeoutMilliseconds
         do {
             let connection: BlockingConnection
-            let hostName: String
+            var hostName = "localhost"
+            var isSecure = false
             switch endpoint.transport {
             case .unixSocket(let path):
                 connection = try BlockingConnection(toUnixPath: path, timeoutMilliseconds: timeout)
-                hostName = "localhost"
             case .tcp(let host, let port, let tls):
-                guard let address = NameResolver.resolve(host: host, port: UInt16(port)).first else {
-                    return "the name \(host) cannot be resolved"
-                }
-                connection = try BlockingConnection(
-                    to: address, serverName: tls ? host : nil, caPath: caPath, timeoutMilliseconds: timeout)
+                isSecure = tls
                 hostName = host.contains(":") ? "[\(host)]" : host
+                let addresses = NameResolver.resolve(host: host, port: UInt16(port))
+                guard !addresses.isEmpty else { return "the name \(host) cannot be resolved" }
+                connection = try connect(addresses.prefix(HardLimits.addresses)) {
+                    (address) throws(ConnectionProblem) in
+                    try BlockingConnection(
+                        to: address, serverName: tls ? host : nil, caPath: caPath,
+                        protocols: usesHTTP2 ? ["h2", "http/1.1"] : [], timeoutMilliseconds: timeout)
+                }
             }
+            let speaksHTTP2 = usesHTTP2 && (!isSecure || connection.speaksHTTP2)
             var request = Block.constant(
                 "GET \(health.path) HTTP/1.1\r\nHost: \(hostName)\r\nUser-Agent: gateway-health\r\n"
-                    + "Connection: close\r\n\r\n")
+                    + (speaksHTTP2 ? "\r\n" : "Connection: close\r\n\r\n"))
             defer { request.deallocate() }
+            if speaksHTTP2 {
+                return try HTTP2Probe.ask(connection, request, isSecure: isSecure, timeout)
+            }
             try connection.send(request, timeoutMilliseconds: timeout)
             return try readStatus(connection, timeout)
         } catch {
             return error.text
         }
+    }
+
+    /// The first connection that can be made: calls go on from one address to the next, too.
+    private static func connect(
+        _ addresses: some Collection<SocketAddress>,
+        _ make: (SocketAddress) throws(ConnectionProblem) -> BlockingConnection
+    ) throws(ConnectionProblem) -> BlockingConnection {
+        var problem = ConnectionProblem("it has no address")
+        for address in addresses {
+            do {
+                return try make(address)
+            } catch {
+                problem = error
+            }
+        }
+        throw problem
+    }
+
+    /// What an answer's status says against an endpoint.
+    static func problem(status: Int) -> String? {
+        (200..<400).contains(status) ? nil : "it answers \(status)"
     }
 
     private static func readStatus(
@@ -130,7 +163,7 @@ final class HealthCheck: Sendable {
             case .incomplete: continue
             case .refused: return "it does not answer in HTTP"
             case .complete:
-                return (200..<400).contains(head.status) ? nil : "it answers \(head.status)"
+                return problem(status: head.status)
             }
         }
         return "it closed the connection without an answer"

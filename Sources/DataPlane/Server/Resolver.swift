@@ -21,7 +21,7 @@ final class Resolver: Sendable {
     /// Touched by the thread that starts the server, then by the resolver's own.
     private struct State: Sendable {
         /// What each endpoint's name stood for last, by number.
-        var resolved: [Int: SocketAddress] = [:]
+        var resolved: [Int: [SocketAddress]] = [:]
         var checks: [HealthCheck] = []
     }
 
@@ -59,8 +59,8 @@ final class Resolver: Sendable {
             }
         }
         state.withLock { state in
-            for (number, address) in lookUp(plan, &state, server, onlyUnknown: false) {
-                server.tellAll(.resolved(endpoint: number, address))
+            for (number, addresses) in lookUp(plan, &state, server, onlyUnknown: false) {
+                server.tellAll(.resolved(endpoint: number, addresses))
             }
         }
     }
@@ -68,23 +68,29 @@ final class Resolver: Sendable {
     /// The endpoints whose names lead elsewhere than when last looked up.
     private func lookUp(
         _ plan: ServingPlan, _ state: inout State, _ server: GatewayServer, onlyUnknown: Bool
-    ) -> [(endpoint: Int, address: SocketAddress)] {
-        var changed: [(endpoint: Int, address: SocketAddress)] = []
+    ) -> [(endpoint: Int, addresses: [SocketAddress])] {
+        var changed: [(endpoint: Int, addresses: [SocketAddress])] = []
         for (upstream, _, members) in plan.upstreamNumbers {
             for (endpoint, number) in zip(upstream.endpoints, members) {
                 guard case .tcp(let host, let port, _) = endpoint.transport,
                     SocketAddress(ip: host, port: 0) == nil,
                     !onlyUnknown || state.resolved[number] == nil
                 else { continue }
-                let found = NameResolver.resolve(host: host, port: UInt16(port))
-                guard let address = found.first else {
+                let found = Array(
+                    NameResolver.resolve(host: host, port: UInt16(port)).prefix(HardLimits.addresses))
+                guard !found.isEmpty else {
                     server.shared.report(
                         .warning, "upstream \(upstream.name): the name \(host) cannot be resolved", every: 60)
                     continue
                 }
-                if state.resolved[number].map({ found.contains($0) }) == true { continue }
-                state.resolved[number] = address
-                changed.append((number, address))
+                // Servers of names turn the order round at every question, which changes nothing.
+                if let former = state.resolved[number], former.count == found.count,
+                    former.allSatisfy(found.contains)
+                {
+                    continue
+                }
+                state.resolved[number] = found
+                changed.append((number, found))
             }
         }
         return changed
@@ -118,7 +124,7 @@ final class Resolver: Sendable {
             upstream.health.map {
                 HealthCheck.Subject(
                     name: upstream.name, endpoints: upstream.endpoints, numbers: members,
-                    caPath: upstream.caPath, health: $0)
+                    caPath: upstream.caPath, usesHTTP2: upstream.usesHTTP2, health: $0)
             }
         }
         for (upstream, _, members) in server.plan.upstreamNumbers where upstream.health == nil {

@@ -111,12 +111,14 @@ extension Worker {
 
     private func openMultiplexed(_ exchange: Slot<Exchange>, endpoint: Int) {
         metrics.add(.upstreamConnects)
-        do {
+        do throws(SystemError) {
             let opened = try openSocket(endpoint: endpoint)
             var fresh = UpstreamConnection(
                 descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: rows.generation,
                 phase: .connecting, interest: .write)
             fresh.kind = .http2
+            fresh.addressEpoch = endpoints[endpoint].addressEpoch
+            fresh.addressPlace = endpoints[endpoint].addressPlace
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)
                 failExchange(exchange, .overloaded, retryAfter: 1)
@@ -124,7 +126,7 @@ extension Worker {
             }
             endpoints[endpoint].connections += 1
             listMultiplexed(connection, endpoint)
-            do {
+            do throws(SystemError) {
                 try poller.add(
                     opened.descriptor, token: Token(.upstream, connection.reference).rawValue, .write)
             } catch {
@@ -135,7 +137,7 @@ extension Worker {
             addStream(to: connection, for: exchange)
             if !opened.inProgress { isConnected(connection) }
         } catch {
-            connectFailed(exchange, endpoint: endpoint)
+            connectFailed(exchange, endpoint: endpoint, error)
         }
     }
 
@@ -372,6 +374,7 @@ extension Worker {
     /// A connection cannot go on: each of its calls is retried where that is safe, answered, or cut.
     func multiplexedBroke(_ connection: Slot<UpstreamConnection>, _ reason: Reason) {
         guard !connection.value.isDead else { return }
+        if reason == .connectFailed { leaveAddress(of: connection) }
         connection.value.multiplex.takesNoMore = true
         var isFirst = true
         while let stream = upstreamConnections.lookup(connection.value.multiplex.firstStream) {

@@ -10,14 +10,20 @@ import TLS
 extension Worker {
     // MARK: Choice
 
-    /// The endpoint for a call, or nil when none may be used.
+    /// The endpoint for a call, or nil when none may be used. One whose last calls failed is still better
+    /// than none: those failures may have been the calls'.
     func chooseEndpoint(_ exchange: Slot<Exchange>) -> Int? {
+        choose(exchange, sparing: true) ?? choose(exchange, sparing: false)
+    }
+
+    /// - Parameter sparing: whether endpoints are left out whose last calls failed.
+    private func choose(_ exchange: Slot<Exchange>, sparing: Bool) -> Int? {
         let number = Int(exchange.value.upstream)
         let count = upstreams[number].endpointCount
         if count <= 1 {
             guard count == 1 else { return nil }
             let only = endpoint(number, 0)
-            return isUsable(only) ? only : nil
+            return isUsable(only, sparing: false) ? only : nil
         }
         let start: Int
         switch upstreams[number].balance {
@@ -25,30 +31,34 @@ extension Worker {
             upstreams[number].turn = (upstreams[number].turn + 1) % count
             start = upstreams[number].turn
         case .hash:
-            start = hashedChoice(exchange, count)
+            start = hashedChoice(exchange, count, sparing)
         case .leastOutstanding:
-            return leastOutstanding(number, count, avoiding: Int(exchange.value.endpoint))
+            return leastOutstanding(number, count, sparing, avoiding: Int(exchange.value.endpoint))
         }
         // A retry goes elsewhere, and so does a call whose endpoint is out.
         for step in 0..<count {
             let endpoint = endpoint(number, (start + step) % count)
-            if isUsable(endpoint), endpoint != Int(exchange.value.endpoint) { return endpoint }
+            if isUsable(endpoint, sparing: sparing), endpoint != Int(exchange.value.endpoint) {
+                return endpoint
+            }
         }
         let previous = Int(exchange.value.endpoint)
-        return previous >= 0 && isUsable(previous) ? previous : nil
+        return previous >= 0 && isUsable(previous, sparing: sparing) ? previous : nil
     }
 
     /// The number of an upstream's endpoint.
     private func endpoint(_ upstream: Int, _ place: Int) -> Int { upstreams[upstream].member(place) }
 
     /// Two at random, the less busy of them (Mitzenmacher 2001); all in turn when neither may be used.
-    private func leastOutstanding(_ upstream: Int, _ count: Int, avoiding previous: Int) -> Int? {
+    private func leastOutstanding(
+        _ upstream: Int, _ count: Int, _ sparing: Bool, avoiding previous: Int
+    ) -> Int? {
         let random = state.value.random.next()
         let place = Int(random % UInt64(count))
         let one = endpoint(upstream, place)
         let other = endpoint(upstream, (place + 1 + Int((random >> 32) % UInt64(count - 1))) % count)
-        let oneIsGood = isUsable(one) && one != previous
-        let otherIsGood = isUsable(other) && other != previous
+        let oneIsGood = isUsable(one, sparing: sparing) && one != previous
+        let otherIsGood = isUsable(other, sparing: sparing) && other != previous
         if oneIsGood, otherIsGood {
             return endpoints[other].outstanding < endpoints[one].outstanding ? other : one
         }
@@ -56,22 +66,23 @@ extension Worker {
         if otherIsGood { return other }
         for place in 0..<count {
             let endpoint = endpoint(upstream, place)
-            if isUsable(endpoint), endpoint != previous { return endpoint }
+            if isUsable(endpoint, sparing: sparing), endpoint != previous { return endpoint }
         }
-        return previous >= 0 && isUsable(previous) ? previous : nil
+        return previous >= 0 && isUsable(previous, sparing: sparing) ? previous : nil
     }
 
-    /// Rendezvous hashing over accounts: an endpoint that goes moves only its own accounts.
-    private func hashedChoice(_ exchange: Slot<Exchange>, _ count: Int) -> Int {
+    /// Rendezvous hashing over accounts: an endpoint that goes moves only its own accounts, and every gateway
+    /// chooses alike.
+    private func hashedChoice(_ exchange: Slot<Exchange>, _ count: Int, _ sparing: Bool) -> Int {
         guard exchange.value.key >= 0, let key = keys.occupant(at: Int(exchange.value.key)) else {
             return Int(state.value.random.next() % UInt64(count))
         }
         let number = Int(exchange.value.upstream)
         var best = 0
         var bestScore: UInt64 = 0
-        for index in 0..<count where isUsable(endpoint(number, index)) {
+        for index in 0..<count where isUsable(endpoint(number, index), sparing: sparing) {
             var mixer = FastRandom(
-                seed: key.value.accountHash.low ^ (UInt64(index + 1) &* 0x9E37_79B9_7F4A_7C15))
+                seed: key.value.balanceHash ^ endpoints[endpoint(number, index)].nameHash)
             let score = mixer.next()
             if score >= bestScore {
                 bestScore = score
@@ -81,12 +92,46 @@ extension Worker {
         return best
     }
 
-    private func isUsable(_ endpoint: Int) -> Bool {
+    private func isUsable(_ endpoint: Int, sparing: Bool) -> Bool {
         let found = endpoints[endpoint]
         return found.isHealthy && (found.isUnixSocket || found.address != nil)
-            && (found.ejectedUntilMicroseconds == 0
-                || found.ejectedUntilMicroseconds <= state.value.nowMicroseconds
-                || upstreams[Int(found.upstream)].endpointCount == 1)
+            && (!sparing || found.ejectedUntilMicroseconds == 0
+                || found.ejectedUntilMicroseconds <= state.value.nowMicroseconds)
+    }
+
+    // MARK: Addresses
+
+    /// Takes what an endpoint's name stands for now.
+    func adopt(_ addresses: [SocketAddress], of endpoint: Int) {
+        let former = snapshot.value.addresses[endpoint]
+        snapshot.value.addresses[endpoint] = addresses
+        let place = endpoints[endpoint].address.flatMap { addresses.firstIndex(of: $0) } ?? 0
+        endpoints[endpoint].address = addresses[place]
+        endpoints[endpoint].addressPlace = UInt8(truncatingIfNeeded: place)
+        endpoints[endpoint].addressEpoch &+= 1
+        // Warm connections would keep calls where the name no longer leads, for as long as there are calls.
+        if former.contains(where: { !addresses.contains($0) }) {
+            endpoints[endpoint].validAddressEpoch = endpoints[endpoint].addressEpoch
+            closeIdle(endpoint)
+        }
+    }
+
+    /// An address could not be reached: its name may stand for others. Calls that failed together leave it
+    /// once.
+    func leaveAddress(of connection: Slot<UpstreamConnection>) {
+        let endpoint = Int(connection.value.endpoint)
+        guard connection.value.addressEpoch == endpoints[endpoint].addressEpoch,
+            connection.value.addressPlace == endpoints[endpoint].addressPlace
+        else { return }
+        goToNextAddress(endpoint)
+    }
+
+    private func goToNextAddress(_ endpoint: Int) {
+        let count = snapshot.value.addresses[endpoint].count
+        guard count > 1 else { return }
+        let place = (Int(endpoints[endpoint].addressPlace) + 1) % count
+        endpoints[endpoint].addressPlace = UInt8(truncatingIfNeeded: place)
+        endpoints[endpoint].address = snapshot.value.addresses[endpoint][place]
     }
 
     // MARK: Idle connections
@@ -96,7 +141,8 @@ extension Worker {
         let upstream = Int(endpoints[endpoint].upstream)
         endpoints[endpoint].outstanding -= 1
         guard !state.value.isDraining, endpoints[endpoint].idleCount < upstreams[upstream].idleMax,
-            connection.value.generation >= endpoints[endpoint].validFrom
+            connection.value.generation >= endpoints[endpoint].validFrom,
+            connection.value.addressEpoch >= endpoints[endpoint].validAddressEpoch
         else {
             connection.value.phase = .idle
             destroy(connection)
@@ -198,6 +244,7 @@ extension Worker {
             multiplexedBroke(connection, reason)
             return
         }
+        if reason == .connectFailed, connection.value.kind == .http1 { leaveAddress(of: connection) }
         guard let exchange = exchanges.lookup(connection.value.exchange), !exchange.value.isDead else {
             closeUpstream(connection)
             return
@@ -231,10 +278,17 @@ extension Worker {
     }
 
     /// No socket could be made at all.
-    func connectFailed(_ exchange: Slot<Exchange>, endpoint: Int) {
+    func connectFailed(_ exchange: Slot<Exchange>, endpoint: Int, _ error: SystemError) {
         metrics.add(.upstreamConnectFailures)
-        noteFailure(endpoint)
         dropUpstream(of: exchange)
+        // What this machine lacks says nothing against an endpoint, and another one would not help.
+        if error.isShortage {
+            shared.report(.error, "cannot connect to upstreams: \(error.reason)", every: 60)
+            failExchange(exchange, .overloaded, retryAfter: 1)
+            return
+        }
+        goToNextAddress(endpoint)
+        noteFailure(endpoint)
         if mayRetry(exchange) { retry(exchange) } else { failExchange(exchange, .connectFailed) }
     }
 
@@ -313,12 +367,13 @@ extension EndpointState {
         switch endpoint.transport {
         case .unixSocket(let path):
             let state = EndpointState(
-                upstream: Int32(upstream), address: nil, isUnixSocket: true, usesTLS: false)
+                upstream: Int32(upstream), address: nil, nameHash: StableHash.of(endpoint.text),
+                isUnixSocket: true, usesTLS: false)
             return (state, path, "")
         case .tcp(let host, let port, let tls):
             let state = EndpointState(
                 upstream: Int32(upstream), address: SocketAddress(ip: host, port: UInt16(port)),
-                isUnixSocket: false, usesTLS: tls)
+                nameHash: StableHash.of(endpoint.text), isUnixSocket: false, usesTLS: tls)
             return (state, "", host)
         }
     }

@@ -40,11 +40,13 @@ extension Worker {
 
     private func connect(_ exchange: Slot<Exchange>, endpoint: Int) {
         metrics.add(.upstreamConnects)
-        do {
+        do throws(SystemError) {
             let opened = try openSocket(endpoint: endpoint)
-            let fresh = UpstreamConnection(
+            var fresh = UpstreamConnection(
                 descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: rows.generation,
                 phase: .connecting, interest: .write)
+            fresh.addressEpoch = endpoints[endpoint].addressEpoch
+            fresh.addressPlace = endpoints[endpoint].addressPlace
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)
                 failExchange(exchange, .overloaded, retryAfter: 1)
@@ -60,7 +62,7 @@ extension Worker {
             setTimer(connection, after: upstreams[Int(exchange.value.upstream)].connectTimeoutMicroseconds)
             if !opened.inProgress { isConnected(connection) }
         } catch {
-            connectFailed(exchange, endpoint: endpoint)
+            connectFailed(exchange, endpoint: endpoint, error)
         }
     }
 

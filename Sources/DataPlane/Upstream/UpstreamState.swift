@@ -22,6 +22,9 @@ struct UpstreamConnection: ~Copyable {
     var exchange = SlotReference.none
     /// Generation of the configuration under which it was opened.
     var generation: UInt32
+    /// Of its endpoint's addresses, and which of them it leads to.
+    var addressEpoch: UInt32 = 0
+    var addressPlace: UInt8 = 0
     /// Whether it has carried a call before: only then may a silent close be retried.
     var isReused = false
     /// Whether the present answer allows another call on this connection.
@@ -69,6 +72,14 @@ struct EndpointState {
     var upstream: Int32 = -1
     /// Where it is; nil while its name has not been resolved.
     var address: SocketAddress?
+    /// Its place among the addresses that the name stands for, see `WorkerSnapshot.addresses`.
+    var addressPlace: UInt8 = 0
+    /// Grows with each change of what the name stands for. Connections from before `validAddressEpoch` may
+    /// lead where it no longer does: they are closed after their call.
+    var addressEpoch: UInt32 = 0
+    var validAddressEpoch: UInt32 = 0
+    /// What `Balance.hash` knows it by: the same in every process, wherever the file lists it.
+    var nameHash: UInt64 = 0
     var isUnixSocket = false
     var usesTLS = false
     /// Connections of earlier generations are closed after their call.
@@ -102,6 +113,8 @@ struct EndpointState {
     mutating func assume(_ other: EndpointState) {
         upstream = other.upstream
         address = other.address
+        addressPlace = 0
+        nameHash = other.nameHash
         isUnixSocket = other.isUnixSocket
         usesTLS = other.usesTLS
         isHealthy = true

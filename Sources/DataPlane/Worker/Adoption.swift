@@ -19,7 +19,7 @@ final class Adoption: @unchecked Sendable {
     /// Client sides that have changed, by upstream; a nil context is one without TLS.
     var clients: [(upstream: Int, context: TLSClientContext?)] = []
     /// Where new endpoints' names lead.
-    var addresses: [(endpoint: Int, address: SocketAddress)] = []
+    var addresses: [(endpoint: Int, addresses: [SocketAddress])] = []
     /// Sockets in place of the present ones; nil keeps them, none closes them.
     var https: [Descriptor]?
     var plaintext: [Descriptor]?
@@ -45,6 +45,8 @@ struct WorkerSnapshot {
     var serverNames: [String]
     /// By endpoint number; empty where there is none.
     var unixPaths: [String]
+    /// What an endpoint's name stands for, by endpoint number; empty for others and while it is not known.
+    var addresses: [[SocketAddress]]
     var listeners: Listeners
     /// Contexts of earlier configurations that may have open sessions.
     var retired: [any CountedContext] = []
@@ -61,7 +63,7 @@ extension Worker {
             snapshot.value.server = server
         }
         adoptUpstreams(adoption, old)
-        for (endpoint, address) in adoption.addresses { endpoints[endpoint].address = address }
+        for (endpoint, addresses) in adoption.addresses { adopt(addresses, of: endpoint) }
         if adoption.plan.generation > 1 { clearFreshCounters(adoption.plan) }
         adoptKeys(old)
         adoptListeners(adoption)
@@ -123,6 +125,7 @@ extension Worker {
         let (fresh, path, name) = EndpointState.make(configuration, upstream: upstream)
         endpoints[endpoint].assume(fresh)
         snapshot.value.unixPaths[endpoint] = path
+        snapshot.value.addresses[endpoint] = []
         snapshot.value.serverNames[endpoint] = name
     }
 
@@ -182,7 +185,7 @@ extension Worker {
     /// False when the kernel cannot watch them: the present ones go on.
     private func serve(_ sockets: [Descriptor], _ kind: Token.Kind) -> Bool {
         do {
-            try watch(sockets, kind)
+            try watch(sockets, kind, isAccepting ? .read : .none)
             return true
         } catch {
             for socket in sockets {
@@ -195,10 +198,12 @@ extension Worker {
     }
 
     /// Watches listening sockets.
-    func watch(_ sockets: [Descriptor], _ kind: Token.Kind) throws(SystemError) {
+    func watch(
+        _ sockets: [Descriptor], _ kind: Token.Kind, _ interest: Interest = .read
+    ) throws(SystemError) {
         for (index, socket) in sockets.enumerated() {
             let reference = SlotReference(index: index, generation: 0)
-            try poller.add(socket, token: Token(kind, reference).rawValue, .read)
+            try poller.add(socket, token: Token(kind, reference).rawValue, interest)
         }
     }
 }

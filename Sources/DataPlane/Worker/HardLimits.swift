@@ -89,6 +89,8 @@ enum HardLimits {
     static let logBlocks = 64
     /// Bytes of a caller's `User-Agent` and `Referer` in a line of the log: longer ones are made up.
     static let loggedFieldBytes = 1_024
+    /// Addresses of one name that are tried in turn: a call is tried again only so often.
+    static let addresses = 8
     /// Failed attempts in a row after which an endpoint is left out, and for how long.
     static let ejectAfterFailures = 5
     static let ejectMicroseconds: Int64 = 10_000_000

@@ -85,7 +85,8 @@ enum WorkerMessage: Sendable {
     /// End at once.
     case stop
     case health(endpoint: Int, isHealthy: Bool)
-    case resolved(endpoint: Int, SocketAddress)
+    /// What an endpoint's name stands for.
+    case resolved(endpoint: Int, [SocketAddress])
     /// The record of this digest has changed.
     case invalidate(Digest256)
     case invalidateAll
@@ -208,7 +209,8 @@ package final class Worker {
                 plan: plan, rows: plan.rows, server: try parts.server(configuration.listen, shared.tickets),
                 clients: Array(repeating: nil, count: sizes.upstreams.capacity),
                 serverNames: Array(repeating: "", count: sizes.endpoints.capacity),
-                unixPaths: Array(repeating: "", count: sizes.endpoints.capacity), listeners: listeners))
+                unixPaths: Array(repeating: "", count: sizes.endpoints.capacity),
+                addresses: Array(repeating: [], count: sizes.endpoints.capacity), listeners: listeners))
         digester = try Digester()
         cache = KeyCache(
             entries: configuration.keys.cacheEntries, unknownEntries: 65_536, seed: RandomSource.word())
@@ -379,7 +381,7 @@ package final class Worker {
         case .releaseListeners: releaseListeners()
         case .stop: state.value.isStopping = true
         case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
-        case .resolved(let endpoint, let address): endpoints[endpoint].address = address
+        case .resolved(let endpoint, let addresses): adopt(addresses, of: endpoint)
         case .invalidate(let digest): forget(digest)
         case .invalidateAll: forgetAll()
         case .recall(let account): recall(account)
