@@ -120,59 +120,105 @@ struct UpgradeTests {
         try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
     }
 
-    /// What systemd does, done by a few lines of Python: a socket that is open before the program is, and a
-    /// socket that hears what the program says.
     @Test("systemd's sockets are served, and it hears of readiness, reload, life and end")
     func serviceManager() throws {
+        let manager = try Manager(Setup(try Upstream()))
+        try manager.wait(for: "READY=1")
+        // Two workers serve the one socket that there is.
+        for _ in 0..<4 { #expect(try manager.gateway.call().status == 200) }
+        try manager.wait(for: "WATCHDOG=1")
+        try manager.signal(SIGHUP)
+        try manager.wait(for: "RELOADING=1 MONOTONIC_USEC=")
+        try manager.signal(SIGTERM)
+        try manager.wait(for: "STOPPING=1")
+        #expect(try manager.gateway.child.wait() == .exited(0))
+    }
+
+    /// One call is one worker's: the other one ends. Eight are most likely both's, who turn each at its time.
+    @Test("a drain that takes longer than the watchdog waits is not taken for a hang", arguments: [1, 8])
+    func watchdogWhileDraining(calls: Int) throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 20).wait("the drain") { !gate.values.isEmpty }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let manager = try Manager(Setup(upstream))
+        let clients = try (0..<calls).map { _ in try manager.gateway.connect() }
+        for client in clients { try client.send(Gateway.request()) }
+        try Deadline(seconds: 5).wait("the calls") { upstream.requests.count == calls }
+        try manager.signal(SIGTERM)
+        try manager.wait(for: "STOPPING=1")
+        func signsOfLife() throws -> Int {
+            try manager.said().split(separator: "STOPPING=1").last?.split(separator: "\n")
+                .count { $0.contains("WATCHDOG=1") } ?? 0
+        }
+        // Whoever says nothing for 400 ms is killed.
+        for count in stride(from: 2, through: 10, by: 2) {
+            try Deadline(seconds: 1).wait("\(count) signs of life") { try signsOfLife() >= count }
+        }
+        gate.append(contentsOf: [1])
+        for client in clients { #expect(try client.response().text == "ok") }
+        #expect(try manager.gateway.child.wait() == .exited(0))
+    }
+}
+
+/// What systemd does, done by a few lines of Python: a socket that is open before the program is, and one
+/// that hears what the program says.
+private struct Manager {
+    private static let script = """
+        import os, socket, sys
+        notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        notify.bind(sys.argv[1])
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", int(sys.argv[2])))
+        listener.listen(64)
+        child = os.fork()
+        if child == 0:
+            os.dup2(listener.fileno(), 3)
+            os.set_inheritable(3, True)
+            os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="https",
+                NOTIFY_SOCKET=sys.argv[1], WATCHDOG_USEC="400000", WATCHDOG_PID=str(os.getpid()))
+            os.execv(sys.argv[4], sys.argv[4:])
+        with open(sys.argv[3], "a", buffering=1) as log:
+            log.write("PID %d\\n" % child)
+            notify.settimeout(0.1)
+            while os.waitpid(child, os.WNOHANG)[0] == 0:
+                try: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
+                except socket.timeout: pass
+            notify.settimeout(0)
+            try:
+                while True: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
+            except BlockingIOError: pass
+        """
+
+    private let folder: TemporaryFolder
+    let gateway: Gateway
+
+    init(_ setup: Setup) throws {
         let folder = try TemporaryFolder()
-        let script = """
-            import os, socket, sys
-            notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-            notify.bind(sys.argv[1])
-            listener = socket.socket()
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(("127.0.0.1", int(sys.argv[2])))
-            listener.listen(64)
-            child = os.fork()
-            if child == 0:
-                os.dup2(listener.fileno(), 3)
-                os.set_inheritable(3, True)
-                os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="https",
-                    NOTIFY_SOCKET=sys.argv[1], WATCHDOG_USEC="400000", WATCHDOG_PID=str(os.getpid()))
-                os.execv(sys.argv[4], sys.argv[4:])
-            with open(sys.argv[3], "a", buffering=1) as log:
-                log.write("PID %d\\n" % child)
-                notify.settimeout(0.1)
-                while os.waitpid(child, os.WNOHANG)[0] == 0:
-                    try: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
-                    except socket.timeout: pass
-                notify.settimeout(0)
-                try:
-                    while True: log.write(notify.recv(4096).decode().replace("\\n", " ") + "\\n")
-                except BlockingIOError: pass
-            """
-        let path = try folder.write("systemd.py", script)
+        self.folder = folder
+        let path = try folder.write("systemd.py", Self.script)
         let port = try Ports.free()
-        let gateway = try Gateway(
-            Setup(try Upstream()).with {
+        gateway = try Gateway(
+            setup.with {
                 $0.workers = 2
                 $0.launcher = ["python3", path, folder.path("notify"), "\(port)", folder.path("said")]
             }, https: port)
-        func said() throws -> String { try folder.read("said") }
-        func wait(for text: String) throws {
-            try Deadline(seconds: 10).wait("\(text) in \(try said())") { try said().contains(text) }
-        }
-        try wait(for: "READY=1")
-        // Two workers serve the one socket that there is.
-        for _ in 0..<4 { #expect(try gateway.call().status == 200) }
-        try wait(for: "WATCHDOG=1")
-        let process = try #require(
-            Int32(try said().split(separator: "\n")[0].split(separator: " ").last ?? ""))
-        kill(process, SIGHUP)
-        try wait(for: "RELOADING=1 MONOTONIC_USEC=")
-        kill(process, SIGTERM)
-        try wait(for: "STOPPING=1")
-        #expect(try gateway.child.wait() == .exited(0))
+    }
+
+    /// Everything so far, a line a message.
+    func said() throws -> String { try folder.read("said") }
+
+    func wait(for text: String) throws {
+        try Deadline(seconds: 10).wait("\(text) in \(try said())") { try said().contains(text) }
+    }
+
+    func signal(_ number: Int32) throws {
+        let first = try said().split(separator: "\n").first?.split(separator: " ").last ?? ""
+        guard let process = Int32(first) else { throw HarnessError("nobody said who the program is") }
+        kill(process, number)
     }
 }
 

@@ -33,7 +33,7 @@ package final class GatewayServer: @unchecked Sendable {
     private var threads: [ThreadHandle] = []
     let stop: Wakeup
     private let runningWorkers = Atomic<Int>(0)
-    /// What `takeSignsOfLife` saw last; its caller's alone.
+    /// What `takeSignsOfLife` saw when it was last true; its caller's alone.
     private lazy var lastTurns = workers.map { _ in UInt64.max }
     /// By endpoint number.
     let endpointHealth: Mutex<[Bool]>
@@ -151,6 +151,7 @@ package final class GatewayServer: @unchecked Sendable {
                 threads.append(
                     try Thread.start(name: "worker-\(number)") { [self] in
                         workers[number].run()
+                        workers[number].hasEnded.store(true, ordering: .relaxed)
                         runningWorkers.subtract(1, ordering: .releasing)
                     })
                 _ = worker
@@ -210,11 +211,15 @@ package final class GatewayServer: @unchecked Sendable {
     /// Tells every worker how the process's memory stands.
     package func setPressure(_ pressure: MemoryPressure) { tellAll(.pressure(pressure)) }
 
-    /// Whether every worker has made a turn since the last call.
+    /// Whether every worker has made a turn since this was last so; one that has ended owes none.
     package func takeSignsOfLife() -> Bool {
         let turns = workers.map { $0.metrics.value(.turns) }
-        defer { lastTurns = turns }
-        return !isRunning || zip(turns, lastTurns).allSatisfy { $0 != $1 }
+        let isAlive = workers.indices.allSatisfy {
+            workers[$0].hasEnded.load(ordering: .relaxed) || turns[$0] != lastTurns[$0]
+        }
+        // Kept otherwise: whoever asks often would hardly ever see a turn of all since it last asked.
+        if isAlive { lastTurns = turns }
+        return isAlive
     }
 
     /// Ends what is left.

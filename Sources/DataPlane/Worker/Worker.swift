@@ -5,6 +5,7 @@ import Keys
 import Limits
 import Reactor
 import Redis
+import Synchronization
 import TLS
 
 // One thread, one epoll, and everything a call needs. Workers share nothing on the way of a call except the
@@ -100,6 +101,8 @@ enum WorkerMessage: Sendable {
 
 package final class Worker {
     let number: Int
+    /// Set by its thread when it will make no turn any more.
+    let hasEnded = Atomic<Bool>(false)
     let shared: SharedState
     let metrics: WorkerMetrics
     let mailbox: Mailbox<WorkerMessage>
