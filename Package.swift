@@ -90,6 +90,6 @@ let package = Package(
         tests("AdminTests", ["Admin", "Dashboard", "DataPlane"]),
         tests(
             "IntegrationTests", ["TLS", "Reactor", "Limits", "TestSupport"],
-            exclude: ["Harness/settable-clock.c"]),
+            exclude: ["Harness/settable-clock.c", "Harness/slow-names.c"]),
     ]
 )

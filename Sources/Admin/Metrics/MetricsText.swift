@@ -56,7 +56,8 @@ final class MetricsText {
             (wantsOpenMetrics ? openMetrics : plain)
             ?? MetricsCompiler.compile(server, plan, facts, openMetrics: wantsOpenMetrics)
         if wantsOpenMetrics { openMetrics = form } else { plain = form }
-        return form.render(Moment(facts: facts, usage: .read(), health: server.health))
+        // Of the plan that the form is for: another may be published meanwhile, with fewer endpoints.
+        return form.render(Moment(facts: facts, usage: .read(), health: server.health(of: plan)))
     }
 }
 

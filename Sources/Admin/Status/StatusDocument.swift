@@ -12,6 +12,7 @@ struct StatusDocument {
     private let history: History
     private let totals: Totals
     private let configuration: GatewayConfiguration
+    private let health: [Bool]
 
     static func render(
         _ server: GatewayServer, _ facts: MetricsFacts, _ history: History, role: AdminRole
@@ -33,7 +34,9 @@ struct StatusDocument {
         self.facts = facts
         self.history = history
         totals = Totals(server)
-        configuration = server.plan.configuration
+        let plan = server.plan
+        configuration = plan.configuration
+        health = server.health(of: plan)
     }
 
     private func process(_ json: inout JSONWriter, _ role: AdminRole) {
@@ -109,7 +112,6 @@ struct StatusDocument {
             Self.optional("revocation_lag", heard == 0 ? nil : age, &json)
         }
         json.array("upstreams") { json in
-            let health = server.health
             var number = 0
             for upstream in configuration.upstreams {
                 json.object(nil) { json in
@@ -119,7 +121,7 @@ struct StatusDocument {
                         for endpoint in upstream.endpoints {
                             json.object(nil) { json in
                                 json.string("endpoint", endpoint.text)
-                                json.bool("healthy", number < health.count ? health[number] : true)
+                                json.bool("healthy", health[number])
                             }
                             number += 1
                         }

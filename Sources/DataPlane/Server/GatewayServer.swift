@@ -88,10 +88,9 @@ package final class GatewayServer: @unchecked Sendable {
     /// Counters of every worker.
     package var metrics: [WorkerMetrics] { workers.map(\.metrics) }
 
-    /// Whether each endpoint is in use, in the order of the configuration.
-    package var health: [Bool] {
-        let plan = plan
-        return endpointHealth.withLock { health in plan.numbers.endpoints.numbers.map { health[$0] } }
+    /// Whether each endpoint of a plan is in use, in the order of its configuration.
+    package func health(of plan: ServingPlan) -> [Bool] {
+        endpointHealth.withLock { health in plan.numbers.endpoints.numbers.map { health[$0] } }
     }
 
     /// Whether every worker reaches the store; true without one.

@@ -112,6 +112,8 @@ final class Signal: Sendable {
 
     func set() { isSet.withLock { $0 = true } }
 
+    var hasCome: Bool { isSet.withLock { $0 } }
+
     func wait(_ what: String, seconds: Double = 10) throws {
         try Deadline(seconds: seconds).wait(what) { isSet.withLock { $0 } }
     }

@@ -1,0 +1,52 @@
+import Foundation
+import Testing
+
+/// A name server that takes its time.
+@Suite("Slow names", .serialized)
+struct SlowNameTests {
+    /// A gateway whose one upstream goes by a name, and the line of its endpoint.
+    private static func start(_ names: SlowNames, _ upstream: Upstream) throws -> Gateway {
+        try Gateway(
+            Setup().with {
+                $0.upstreamEndpoints = ["http://one.test:\(upstream.port)"]
+                $0.launcher = names.launcher
+                $0.plaintext = nil
+            })
+    }
+
+    @Test("scrapes while reloads take endpoints away show one configuration each, and end nothing")
+    func scrapes() throws {
+        let names = try SlowNames()
+        let upstream = try Upstream()
+        let gateway = try Self.start(names, upstream)
+        // So that a reload takes effect in the middle of scrapes, and not before the next one begins.
+        try names.answer(pauseMilliseconds: 3)
+        let isOver = Signal()
+        let scrapers = (0..<3).map { _ in
+            TestThread {
+                let client = try PlainClient(port: gateway.adminPort)
+                while !isOver.hasCome {
+                    try client.send("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    let text = try client.response().text
+                    let lines = text.split(separator: "\n")
+                    let count = lines.count { $0.hasPrefix("gateway_upstream_healthy{") }
+                    guard count == 1 || count == 60 else { throw HarnessError("\(count) endpoints") }
+                }
+            }
+        }
+        var present = "endpoints: [\"http://one.test:\(upstream.port)\"]"
+        for generation in 2..<82 {
+            // A name that is new each time has to be looked up.
+            let endpoints =
+                ["http://name\(generation).test:\(upstream.port)"]
+                + (generation % 2 == 0 ? (1..<60).map { "http://127.0.0.1:\($0)" } : [])
+            let next = "endpoints: [\(endpoints.map { "\"\($0)\"" }.joined(separator: ", "))]"
+            try gateway.rewriteConfiguration { $0.replacing(present, with: next) }
+            present = next
+            try gateway.reload(to: generation)
+        }
+        isOver.set()
+        for scraper in scrapers { try scraper.join(within: 10) }
+        #expect(try gateway.call().status == 200)
+    }
+}
