@@ -93,4 +93,7 @@ public enum ProcessLimits {
     public static var processIdentifier: Int32 { getpid() }
 
     public static func exit(_ status: Int32) -> Never { Glibc.exit(status) }
+
+    /// Ends the process whatever its other threads do, without anything that is done at an exit.
+    public static func endAtOnce(_ status: Int32) -> Never { _exit(status) }
 }

@@ -35,6 +35,8 @@ final class Service {
     private let environment: [String: String]
     private var upgrade: Upgrade?
     private var isDraining = false
+    /// Whether a second signal has asked for the end at once.
+    private var isHurried = false
     private var closesListenersAt = Int64.max
     private var stopsAt = Int64.max
     private var pingsAt: Int64 = 0
@@ -102,6 +104,12 @@ final class Service {
         if !Successor.isAwaited(environment: environment) { manager.ready() }
         Successor.sayReady(environment: environment)
         loop()
+        guard let exit = try? ExitGuard(signals, manager, isHurried: isHurried) else { return end() }
+        exit.watch { end() }
+    }
+
+    /// Waits for all threads.
+    private func end() {
         server.join()
         admin?.stop()
         store.stop()
@@ -148,6 +156,7 @@ final class Service {
         case .terminate where isDraining:
             announce("second signal: ending at once")
             stopsAt = now
+            isHurried = true
         case .terminate:
             announce("draining")
             manager.stopping()

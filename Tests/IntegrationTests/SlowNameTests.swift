@@ -14,6 +14,62 @@ struct SlowNameTests {
             })
     }
 
+    @Test("nobody looks names up while the process ends")
+    func noneAtTheEnd() throws {
+        let names = try SlowNames()
+        let upstream = try Upstream()
+        let gateway = try Self.start(names, upstream)
+        #expect(try gateway.call().status == 200)
+        #expect(upstream.requests.count == 1)
+        try names.holdBack()
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait(within: 8) == .exited(0))
+    }
+
+    @Test("a second signal ends the process although a name is being looked up")
+    func secondSignal() throws {
+        let names = try SlowNames()
+        let upstream = try Upstream()
+        let gateway = try Self.start(names, upstream)
+        try names.holdBack()
+        try gateway.rewriteConfiguration { $0.replacing("one.test", with: "two.test") }
+        gateway.child.signal(SIGHUP)
+        try Deadline(seconds: 10).wait("the look-up") { names.isAsked }
+        gateway.child.signal(SIGTERM)
+        // The control loop has ended when nobody answers there.
+        try Deadline(seconds: 10).wait("the workers' end") {
+            guard let client = try? PlainClient(port: gateway.adminPort) else { return true }
+            try? client.send("GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return (try? client.response(within: 0.5)) == nil
+        }
+        #expect(gateway.child.isRunning)
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait(within: 5) == .exited(0))
+    }
+
+    @Test("a second signal that comes early ends the process as well")
+    func earlySecondSignal() throws {
+        let names = try SlowNames()
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 20).wait("the end") { !gate.values.isEmpty }
+        }
+        defer { gate.append(contentsOf: [1]) }
+        let gateway = try Self.start(names, upstream)
+        let client = try gateway.connect()
+        try client.send(Gateway.request())
+        _ = try upstream.latest()
+        try names.holdBack()
+        try gateway.rewriteConfiguration { $0.replacing("one.test", with: "two.test") }
+        gateway.child.signal(SIGHUP)
+        try Deadline(seconds: 10).wait("the look-up") { names.isAsked }
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 10).wait("the drain") { try gateway.admin("/readyz").status == 503 }
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait(within: 5) == .exited(0))
+    }
+
     @Test("scrapes while reloads take endpoints away show one configuration each, and end nothing")
     func scrapes() throws {
         let names = try SlowNames()

@@ -35,10 +35,11 @@ final class Resolver: Sendable {
 
     func run(_ server: GatewayServer) {
         state.withLock { updateChecks(&$0, server) }
-        while !Readiness.pause(milliseconds: 0, unless: server.stop) {
+        while true {
             Readiness.wait(
                 pending.wakeup.descriptor, server.stop.descriptor,
                 timeoutMilliseconds: Self.intervalMilliseconds)
+            guard !Self.isSignalled(server.stop) else { break }
             let reloads = pending.takeAll()
             for reload in reloads { publish(reload, server) }
             if reloads.isEmpty { resolveAll(server) }
@@ -47,6 +48,10 @@ final class Resolver: Sendable {
             for check in state.checks { check.end() }
             for check in state.checks { check.join() }
         }
+    }
+
+    private static func isSignalled(_ wakeup: Wakeup) -> Bool {
+        Readiness.pause(milliseconds: 0, unless: wakeup)
     }
 
     /// Looks up the names of all endpoints and tells the workers what has changed.
@@ -72,6 +77,8 @@ final class Resolver: Sendable {
         var changed: [(endpoint: Int, addresses: [SocketAddress])] = []
         for (upstream, _, members) in plan.upstreamNumbers {
             for (endpoint, number) in zip(upstream.endpoints, members) {
+                // A name may take half a minute: nobody waits for those that nobody needs any more.
+                guard !Self.isSignalled(server.stop) else { return changed }
                 guard case .tcp(let host, let port, _) = endpoint.transport,
                     SocketAddress(ip: host, port: 0) == nil,
                     !onlyUnknown || state.resolved[number] == nil
