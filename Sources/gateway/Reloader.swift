@@ -45,7 +45,7 @@ final class Reloader {
             return ReloadOutcome(isAccepted: false, problems: ["there is no configuration file to read"])
         }
         // Before they are read: what changes meanwhile is seen at the next look.
-        read = Self.files(server.plan.configuration).map(FileReader.identity)
+        read = Self.files(server.accepted).map(FileReader.identity)
         seen = read
         do {
             let configuration = try source()
@@ -84,7 +84,7 @@ final class Reloader {
     func tick(nowMicroseconds now: Int64) {
         if source != nil, now >= looksAt {
             looksAt = now + Self.watchMicroseconds
-            let present = Self.files(server.plan.configuration).map(FileReader.identity)
+            let present = Self.files(server.accepted).map(FileReader.identity)
             let isWhole = present == seen
             seen = present
             if isWhole, present != read { reload(because: "changed certificate files") }

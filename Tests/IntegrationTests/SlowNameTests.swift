@@ -70,6 +70,54 @@ struct SlowNameTests {
         #expect(try gateway.child.wait(within: 5) == .exited(0))
     }
 
+    @Test("a port that a reload opens and the next one closes is closed, however long the first one takes")
+    func twoReloads() throws {
+        let names = try SlowNames()
+        let upstream = try Upstream()
+        let gateway = try Self.start(names, upstream)
+        try names.holdBack()
+        let port = "  plaintext: { address: \"127.0.0.1:\(gateway.plaintextPort)\" }\n"
+        func wait(forReloads count: Int) throws {
+            try Deadline(seconds: 10).wait("reload \(count)") {
+                try gateway.metric("gateway_config_reloads_total{result=\"accepted\"}") == Double(count)
+            }
+        }
+        try gateway.rewriteConfiguration {
+            $0.replacing("one.test", with: "two.test").replacing("admin:\n", with: "\(port)admin:\n")
+        }
+        gateway.child.signal(SIGHUP)
+        try wait(forReloads: 1)
+        try Deadline(seconds: 10).wait("the look-up") { names.isAsked }
+        try gateway.rewriteConfiguration { $0.replacing(port, with: "") }
+        gateway.child.signal(SIGHUP)
+        try wait(forReloads: 2)
+        #expect(try gateway.metric("gateway_config_generation") == 1)
+        try names.answer()
+        try Deadline(seconds: 10).wait("both") { try gateway.metric("gateway_config_generation") == 3 }
+        #expect((try? PlainClient(port: gateway.plaintextPort)) == nil)
+        #expect(try gateway.call().status == 200)
+    }
+
+    @Test("a reload waits for the name that is being looked up, not for all that are due after it")
+    func reloadGoesFirst() throws {
+        let names = try SlowNames()
+        let upstream = try Upstream()
+        let gateway = try Gateway(
+            Setup().with {
+                $0.upstreamEndpoints = (0..<40).map { "http://name\($0).test:\(upstream.port)" }
+                $0.launcher = names.launcher
+            })
+        // A look-up of all names is due every ten seconds.
+        try names.holdBack()
+        try Deadline(seconds: 15).wait("the look-up") { names.isAsked }
+        gateway.child.signal(SIGHUP)
+        try Deadline(seconds: 5).wait("the reload") { gateway.log.contains("the configuration is good") }
+        let before = names.count
+        try names.answer(pauseMilliseconds: 50)
+        try Deadline(seconds: 10).wait("its use") { try gateway.metric("gateway_config_generation") == 2 }
+        #expect(names.count &- before < 10)
+    }
+
     @Test("scrapes while reloads take endpoints away show one configuration each, and end nothing")
     func scrapes() throws {
         let names = try SlowNames()

@@ -23,6 +23,9 @@ package final class GatewayServer: @unchecked Sendable {
     private let planCell: Mutex<ServingPlan>
     /// Numbers given to names so far; touched by whoever reloads, the control thread.
     var numbers: PlanNumbers
+    /// The latest configuration that was taken, with what it keeps of the one before: the workers serve it,
+    /// or will once its names are looked up. The control thread's alone.
+    package internal(set) var accepted: GatewayConfiguration
     /// What the TLS contexts in use were made of.
     var serverTrust: String
     var upstreamTrust: UpstreamTrust
@@ -61,6 +64,7 @@ package final class GatewayServer: @unchecked Sendable {
         guard let assigned = numbers.assign(configuration) else {
             preconditionFailure("there is room for the names that the room was measured by")
         }
+        accepted = configuration
         let plan = ServingPlan(configuration, assigned, generation: generation)
         planCell = Mutex(plan)
         serverTrust = configuration.listen.trust

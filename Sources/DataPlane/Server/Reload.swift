@@ -29,7 +29,8 @@ extension GatewayServer {
     /// - Returns: sentences about what stays as it was until the process is replaced.
     /// - Throws: `ServerProblem`; nothing has changed then.
     package func reload(_ wanted: GatewayConfiguration) throws(ServerProblem) -> [String] {
-        let present = plan.configuration
+        // Not what the workers serve: the reload before this one may still wait for its names.
+        let present = accepted
         let (configuration, kept) = wanted.keepingFixed(of: present)
         var numbers = numbers
         guard let assigned = numbers.assign(configuration) else {
@@ -59,6 +60,7 @@ extension GatewayServer {
             }
             throw ServerProblem(error.message)
         }
+        accepted = configuration
         self.numbers = numbers
         generation = fresh.generation
         serverTrust = trust.server

@@ -77,8 +77,10 @@ final class Resolver: Sendable {
         var changed: [(endpoint: Int, addresses: [SocketAddress])] = []
         for (upstream, _, members) in plan.upstreamNumbers {
             for (endpoint, number) in zip(upstream.endpoints, members) {
-                // A name may take half a minute: nobody waits for those that nobody needs any more.
-                guard !Self.isSignalled(server.stop) else { return changed }
+                // A name may take half a minute. At the end nobody needs one; a reload needs its own first,
+                // and those that are only looked up again have their turn after it.
+                if Self.isSignalled(server.stop) { return changed }
+                if !onlyUnknown, Self.isSignalled(pending.wakeup) { return changed }
                 guard case .tcp(let host, let port, _) = endpoint.transport,
                     SocketAddress(ip: host, port: 0) == nil,
                     !onlyUnknown || state.resolved[number] == nil
