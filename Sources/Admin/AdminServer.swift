@@ -28,9 +28,6 @@ package final class AdminServer {
     private var small: SmallServer?
     private var history = History()
     private var mask: KeyMask?
-    /// Keys that live in memory, and the configuration without them.
-    private var memoryKeys: [KeyRecord] = []
-    private var declared: GatewayConfiguration?
 
     /// Binds the address and joins the control loop.
     ///
@@ -99,31 +96,6 @@ package final class AdminServer {
     package func adopt(_ configuration: GatewayConfiguration) {
         if let admin = configuration.admin { access.adopt(admin) }
         mask = KeyFormat(prefixes: configuration.keys.prefixes).map(KeyMask.init)
-        declared = configuration
-        if !memoryKeys.isEmpty { serve(memoryKeys) }
-    }
-
-    /// Lets keys in, or keeps them out, that live in memory: to the workers they are keys of another
-    /// generation of the configuration, which a change replaces as a reload does.
-    private func serve(_ keys: [KeyRecord]) {
-        var configuration = withoutMemoryKeys
-        memoryKeys = keys
-        configuration.keys.staticKeys += keys
-        do {
-            _ = try server.reload(configuration)
-        } catch {
-            server.shared.report(
-                .error, "admin: a change of the keys in memory is not in force: \(error.text)", every: 0)
-        }
-    }
-
-    /// What the operator has declared.
-    private var withoutMemoryKeys: GatewayConfiguration {
-        if let declared { return declared }
-        var configuration = server.plan.configuration
-        let digests = Set(memoryKeys.map(\.digest))
-        configuration.keys.staticKeys.removeAll { digests.contains($0.digest) }
-        return configuration
     }
 
     /// The socket with its name, for a process that takes over.
@@ -140,7 +112,7 @@ package final class AdminServer {
             return
         }
         for done in desk.takeAnswers() {
-            if let keys = done.memoryKeys { serve(keys) }
+            if let keys = done.memoryKeys { server.serve(memoryKeys: keys) }
             small?.answer(done.ticket, finished(done.answer), nowMicroseconds: nowMicroseconds)
         }
     }
@@ -223,7 +195,7 @@ package final class AdminServer {
         var json = JSONWriter()
         json.object(nil) { json in
             json.object("settings") { json in
-                for entry in withoutMemoryKeys.listing { json.string(entry.name, entry.value) }
+                for entry in server.accepted.listing { json.string(entry.name, entry.value) }
             }
         }
         return SmallAnswer(200, "application/json", json.text + "\n")

@@ -60,6 +60,56 @@ struct MemoryStoreTests {
         #expect(try Gateway(setup).call(key: fresh).status == 200)
     }
 
+    @Test("a revocation acts although the certificate files are being replaced and do not fit")
+    func revokedBesideBrokenFiles() throws {
+        let (main, other) = (try Certificate.shared.get(), try Certificate.other.get())
+        let folder = try TemporaryFolder()
+        func install(_ name: String, _ path: String) throws {
+            try folder.write(name, try String(contentsOfFile: path, encoding: .utf8))
+        }
+        try install("chain", main.chainPath)
+        try install("key", main.keyPath)
+        let tokens = try AdminTokens.shared.get()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.admin += tokens.lines
+                $0.https =
+                    "certificates: [{ chain: \"\(folder.path("chain"))\", "
+                    + "private_key: \"\(folder.path("key"))\" }]"
+            })
+        let made = try gateway.generate("{\"tier\":\"pro\",\"account\":\"acme\"}")
+        let key = TestKey(
+            secret: try #require(made["key"] as? String), id: try #require(made["id"] as? String),
+            account: "acme", tier: "pro")
+        try Deadline(seconds: 3).wait("the key") { try gateway.call(key: key).status == 200 }
+        try install("chain", other.chainPath)
+        let revoked = try gateway.manage("POST", "/v1/keys/\(key.id)/revoke", json: "{\"reason\":\"leak\"}")
+        #expect(revoked.status == 200)
+        try Deadline(seconds: 3).wait("the revocation") { try gateway.call(key: key).status == 401 }
+        #expect(try gateway.call().status == 200)
+    }
+
+    @Test("a key in memory is good throughout a reload of the file, where it does not stand")
+    func throughoutReloads() throws {
+        let tokens = try AdminTokens.shared.get()
+        let gateway = try Gateway(Setup(try Upstream()).with { $0.admin += tokens.lines })
+        let made = try gateway.generate("{\"tier\":\"enterprise\",\"account\":\"acme\"}")
+        let key = TestKey(
+            secret: try #require(made["key"] as? String), id: "", account: "acme", tier: "enterprise")
+        try Deadline(seconds: 3).wait("the key") { try gateway.call(key: key).status == 200 }
+        let callers = Callers(4, of: gateway, key: key)
+        for _ in 0..<20 {
+            try callers.wait(for: 20)
+            let accepted = try gateway.metric("gateway_config_reloads_total{result=\"accepted\"}") ?? 0
+            gateway.child.signal(SIGHUP)
+            try Deadline(seconds: 5).wait("a reload") {
+                try gateway.metric("gateway_config_reloads_total{result=\"accepted\"}") ?? 0 > accepted
+            }
+        }
+        let calls = try callers.stop()
+        #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count) calls")
+    }
+
     @Test("the page makes such keys as well, says that they pass, and shows the line that keeps one")
     func page() throws {
         let tokens = try AdminTokens.shared.get()

@@ -26,6 +26,8 @@ package final class GatewayServer: @unchecked Sendable {
     /// The latest configuration that was taken, with what it keeps of the one before: the workers serve it,
     /// or will once its names are looked up. The control thread's alone.
     package internal(set) var accepted: GatewayConfiguration
+    /// Keys that live in memory, beside those that a configuration declares; the control thread's.
+    var memoryKeys: [KeyRecord] = []
     /// What the TLS contexts in use were made of.
     var serverTrust: String
     var upstreamTrust: UpstreamTrust

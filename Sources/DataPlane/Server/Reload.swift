@@ -1,4 +1,5 @@
 package import Configuration
+package import Keys
 import Reactor
 import TLS
 
@@ -38,7 +39,8 @@ extension GatewayServer {
                 "the configuration names many more routes, tiers, upstreams or endpoints than the one this "
                     + "process started with: replace the process (SIGUSR2)")
         }
-        let fresh = ServingPlan(configuration, assigned, generation: generation &+ 1)
+        let fresh = ServingPlan(
+            configuration.declaring(memoryKeys), assigned, generation: generation &+ 1)
         let trust = (server: configuration.listen.trust, upstreams: UpstreamTrust(fresh))
         let sockets = try bindChanged(configuration.listen, since: present.listen)
         var adoptions: [Adoption] = []
@@ -70,6 +72,19 @@ extension GatewayServer {
         resolver.adopt(Resolver.Pending(plan: fresh, adoptions: adoptions))
         return kept.map { "\($0) stays as it was until the process is replaced (SIGUSR2)" }
     }
+
+    /// Lets keys in, or keeps them out, that live in memory: to the workers they are keys of another
+    /// generation of the configuration. Sockets and TLS contexts stay, so that it cannot fail, whatever has
+    /// become of the files that they were made of. Called by the control thread alone.
+    package func serve(memoryKeys keys: [KeyRecord]) {
+        guard let assigned = numbers.assign(accepted) else {
+            preconditionFailure("every name of the present configuration has its number")
+        }
+        memoryKeys = keys
+        generation &+= 1
+        let fresh = ServingPlan(accepted.declaring(keys), assigned, generation: generation)
+        resolver.adopt(Resolver.Pending(plan: fresh, adoptions: workers.map { _ in Adoption(fresh) }))
+    }
 }
 
 extension GatewayServer {
@@ -93,6 +108,13 @@ extension GatewayServer {
 }
 
 extension GatewayConfiguration {
+    /// This configuration with more keys.
+    fileprivate func declaring(_ keys: [KeyRecord]) -> GatewayConfiguration {
+        var result = self
+        result.keys.staticKeys += keys
+        return result
+    }
+
     /// This configuration with what a running process cannot change taken from the present one: sizes of
     /// tables, threads, and the store, whose windows and keys it would have to carry over.
     ///
