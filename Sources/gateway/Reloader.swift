@@ -29,13 +29,14 @@ final class Reloader {
     /// The lowest of `expiryDays` that has been logged for each certificate.
     private var warned: [String: Int64] = [:]
 
-    init(_ server: GatewayServer, _ source: Source?) {
+    /// - Parameter files: what `look` returned before the server read any of them.
+    init(_ server: GatewayServer, _ source: Source?, files: [String]) {
         self.server = server
         self.source = source
         facts = ReloadFacts(acceptedSeconds: WallClock.nowSeconds())
-        read = Self.files(server.plan.configuration).map(FileReader.identity)
+        read = files
         seen = read
-        certificates = Self.inspect(server.plan.configuration)
+        certificates = Self.inspect(server.accepted)
     }
 
     /// Reads, checks and hands over the configuration; what runs is untouched by one that is not good.
@@ -44,18 +45,19 @@ final class Reloader {
         guard let source else {
             return ReloadOutcome(isAccepted: false, problems: ["there is no configuration file to read"])
         }
-        // Before they are read: what changes meanwhile is seen at the next look.
-        read = Self.files(server.accepted).map(FileReader.identity)
+        read = Self.look(at: server.accepted)
         seen = read
         do {
             let configuration = try source()
+            // Before they are read: what changes meanwhile is seen at the next look.
+            let files = Self.look(at: configuration)
             let problems = LiveCheck.certificates(configuration)
             guard problems.isEmpty else { return refuse(why, problems) }
             let warnings = try server.reload(configuration)
             facts.accepted += 1
             facts.lastSucceeded = true
             facts.acceptedSeconds = WallClock.nowSeconds()
-            read = Self.files(configuration).map(FileReader.identity)
+            read = files
             seen = read
             certificates = Self.inspect(configuration)
             warnsAt = 0
@@ -84,7 +86,7 @@ final class Reloader {
     func tick(nowMicroseconds now: Int64) {
         if source != nil, now >= looksAt {
             looksAt = now + Self.watchMicroseconds
-            let present = Self.files(server.accepted).map(FileReader.identity)
+            let present = Self.look(at: server.accepted)
             let isWhole = present == seen
             seen = present
             if isWhole, present != read { reload(because: "changed certificate files") }
@@ -111,13 +113,13 @@ final class Reloader {
         warned = warned.filter { names.contains($0.key) }
     }
 
-    /// Files whose change is a reason to reload.
-    private static func files(_ configuration: GatewayConfiguration) -> [String] {
+    /// The present state of the files whose change is a reason to reload.
+    static func look(at configuration: GatewayConfiguration) -> [String] {
         let pairs = configuration.listen.certificates.flatMap { [$0.chainPath, $0.privateKeyPath] }
         let authorities =
             configuration.upstreams.compactMap(\.caPath)
             + [configuration.listen.clientCAPath].compactMap(\.self)
-        return pairs + authorities
+        return (pairs + authorities).map(FileReader.identity)
     }
 
     private static func inspect(

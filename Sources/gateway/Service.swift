@@ -60,13 +60,14 @@ final class Service {
             throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
         }
         let secret = Successor.takeSecret(environment: environment)
+        let files = Reloader.look(at: configuration)
         server = try GatewayServer(
             configuration, inherited: InheritedSockets(environment: environment),
             tickets: secret.map(TicketKeys.init(handedOver:)) ?? TicketKeys())
         logWriter = try LogWriter(configuration, server.shared)
         exporter = try SpanExporter(configuration, server.shared, version: Version.number)
         store = try StoreThread(configuration, server)
-        let reloader = Reloader(server, source)
+        let reloader = Reloader(server, source, files: files)
         self.reloader = reloader
         if let wanted = configuration.admin {
             admin = try AdminServer(
