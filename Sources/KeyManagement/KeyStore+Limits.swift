@@ -84,6 +84,9 @@ extension AccountLimits {
 }
 
 extension KeyStore {
+    /// A century in microseconds: a clock that was set further is another program's mistake.
+    private static let skewMaximum: Int64 = 36_525 * 86_400_000_000
+
     /// The windows of an account, without changing them.
     ///
     /// - Throws: `.notFound` when no usable key is charged to it.
@@ -179,7 +182,7 @@ extension KeyStore {
             let seconds = time[0].text.flatMap({ Int64($0) }),
             let part = time[1].text.flatMap({ Int64($0) })
         else { throw .unavailable("the store answered TIME with something else") }
-        let now = seconds * 1_000_000 + part - skew.high
+        let now = seconds * 1_000_000 + part - max(-Self.skewMaximum, min(Self.skewMaximum, skew.high))
         var result: [WindowUse] = []
         for (index, window) in limits.windows.enumerated() {
             guard let entries = replies[1 + index].elements else {
@@ -214,11 +217,13 @@ extension WindowUse {
         return "{" + members.joined(separator: ",") + "}"
     }
 
-    private static func holders(_ leases: [HeldLease], _ now: Int64) -> [Holder] {
+    private static func holders(
+        _ leases: [(node: String, instant: Int64, permits: Int64)], _ now: Int64
+    ) -> [Holder] {
         Dictionary(grouping: leases, by: \.node).map { node, leases in
             Holder(
                 node: node, permits: leases.reduce(0) { $0 + $1.permits },
-                endsInMicroseconds: max(0, (leases.map(\.endMicroseconds).max() ?? now) - now))
+                endsInMicroseconds: max(0, (leases.map(\.instant).max() ?? now) - now))
         }.sorted { $0.node < $1.node }
     }
 
@@ -233,24 +238,31 @@ extension WindowUse {
     ///
     /// - Parameters:
     ///   - entries: instants, or after a head, which tells of leases, runs `<instant>:<permits>`; the oldest
-    ///     first. A lease is written down in full at its end at the latest.
+    ///     first. A lease is written down in full at its end at the latest. Instants and permits may be any
+    ///     numbers when another program has written them: those that no limiter writes are taken for the
+    ///     nearest that one does.
     init(_ window: Window, _ entries: [String], cost: Int64, nowMicroseconds now: Int64) {
         let horizon = now - window.lengthMicroseconds
+        let latest = now + LimitSpecification.lengthMaximum
+        func bounded(_ permits: Int64) -> Int64 { max(0, min(LimitSpecification.limitMaximum, permits)) }
         let isRuns = entries.first?.hasPrefix("r:") ?? false
         var runs: [(instant: Int64, permits: Int64)] = []
         for entry in isRuns ? entries.dropFirst() : entries[...] {
             let parts = entry.split(separator: ":")
             guard let instant = parts.first.flatMap({ Int64($0) }), instant >= horizon else { continue }
-            runs.append((instant, isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1))
+            let permits = isRuns ? parts.dropFirst().first.flatMap { Int64($0) } ?? 0 : 1
+            runs.append((min(latest, instant), bounded(permits)))
         }
         func wait(until instant: Int64) -> Int64 { max(0, instant + window.lengthMicroseconds + 1 - now) }
-        let leases = HeldLease.held(inHead: entries.first ?? "").filter { $0.endMicroseconds >= horizon }
-        let held = leases.map { (instant: $0.endMicroseconds, permits: $0.permits) }
+        let held = HeldLease.held(inHead: entries.first ?? "").filter { $0.endMicroseconds >= horizon }.map {
+            (node: $0.node, instant: min(latest, $0.endMicroseconds), permits: bounded($0.permits))
+        }
         let leased = held.reduce(0) { $0 + $1.permits }
         let used = runs.reduce(leased) { $0 + $1.permits }
         var fits: Int64? = cost > window.limit ? nil : 0
         var excess = used + cost - window.limit
-        for run in runs + held.sorted(by: { $0.instant < $1.instant }) where fits != nil && excess > 0 {
+        let ends = held.map { (instant: $0.instant, permits: $0.permits) }
+        for run in runs + ends.sorted(by: { $0.instant < $1.instant }) where fits != nil && excess > 0 {
             excess -= run.permits
             fits = wait(until: run.instant)
         }
@@ -260,7 +272,7 @@ extension WindowUse {
             course[max(0, min(Self.courseParts - 1, Int(part)))] += run.permits
         }
         self.init(
-            window: window, used: used, leased: leased, holders: Self.holders(leases, now),
+            window: window, used: used, leased: leased, holders: Self.holders(held, now),
             nextPermitInMicroseconds: runs.first.map { wait(until: $0.instant) },
             fitsInMicroseconds: fits, course: course)
     }
