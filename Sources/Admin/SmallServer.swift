@@ -85,6 +85,9 @@ package final class SmallServer {
         }
 
         deinit { Socket.close(descriptor) }
+
+        /// Nothing has been asked, or everything has been answered.
+        var isIdle: Bool { input.isEmpty && output.isEmpty && !isWaiting && !isLingering }
     }
 
     private enum Progress { case needsMore, answered, waiting }
@@ -99,6 +102,7 @@ package final class SmallServer {
     private static let acceptPauseMicroseconds: Int64 = 500_000
 
     private let poller: Poller
+    /// None once new clients are another process's.
     private var listener: Descriptor
     private let firstToken: UInt64
     private let connectionsMax: Int
@@ -189,12 +193,17 @@ package final class SmallServer {
     /// The socket, for a process that takes over; closed when this one has let go of it.
     package var socket: Descriptor { listener }
 
-    /// Takes no more clients.
+    /// Takes no more clients, and keeps none: a client that stayed would go on asking this process about one
+    /// that is gone. Who waits for an answer gets it, as the last.
     package func stopListening() {
         guard listener.isOpen else { return }
         poller.remove(listener)
         Socket.close(listener)
         listener = .none
+        for (token, connection) in connections where connection.isIdle { connections[token] = nil }
+        for connection in connections.values where connection.isWaiting {
+            connection.closesAfterOutput = true
+        }
     }
 
     /// Closes clients that have gone quiet.
@@ -312,7 +321,7 @@ package final class SmallServer {
                     guard body.count <= bodyBytesMax else { return refuseSize(connection) }
                 }
             }
-            connection.closesAfterOutput = !head.keepAlive
+            connection.closesAfterOutput = !head.keepAlive || !listener.isOpen
             connection.saidContinue = false
             let asked = request(bytes, body, connection, token)
             connection.input.removeFirst(end)

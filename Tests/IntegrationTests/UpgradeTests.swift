@@ -120,6 +120,42 @@ struct UpgradeTests {
         try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
     }
 
+    @Test("a client of the admin listener that keeps its connection is served by the program that took over")
+    func keptAdminClients() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 20).wait("the end") { !gate.values.isEmpty }
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let question = "GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        let idle = try PlainClient(port: gateway.adminPort)
+        try idle.send(question)
+        #expect(try idle.response().status == 200)
+        let asking = try PlainClient(port: gateway.adminPort)
+        // All but the empty line; its two bytes are one character.
+        try asking.send(String(question.dropLast()))
+        let slow = try gateway.connect()
+        try slow.send(Gateway.request())
+        _ = try upstream.latest()
+        // So that the half question has been read.
+        #expect(try gateway.admin("/readyz").status == 200)
+        gateway.child.signal(SIGUSR2)
+        try Deadline(seconds: 20).wait("the upgrade") { gateway.log.contains("has taken over") }
+        #expect(try idle.rest() == [])
+        try asking.send("\r\n")
+        #expect(try asking.response()["Connection"] == "close")
+        #expect(try asking.rest() == [])
+        #expect(try gateway.processes().count == 2)
+        #expect(try gateway.admin("/readyz").status == 200)
+        gate.append(contentsOf: [1])
+        #expect(try slow.response().text == "ok")
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().count == 1 }
+        for process in try gateway.processes() { kill(process, SIGTERM) }
+        try Deadline(seconds: 20).wait("the end") { try gateway.processes().isEmpty }
+    }
+
     @Test("systemd's sockets are served, and it hears of readiness, reload, life and end")
     func serviceManager() throws {
         let manager = try Manager(Setup(try Upstream()))
