@@ -17,7 +17,7 @@ final class Reloader {
 
     private let server: GatewayServer
     private let source: Source?
-    /// Called with every configuration that takes effect.
+    /// Called with every configuration that takes effect, with what it keeps of the one before.
     var whenAccepted: (GatewayConfiguration) -> Void = { _ in }
     private(set) var facts: ReloadFacts
     private(set) var certificates: [(subject: String, notAfter: Int64)] = []
@@ -61,7 +61,7 @@ final class Reloader {
             seen = read
             certificates = Self.inspect(configuration)
             warnsAt = 0
-            whenAccepted(configuration)
+            whenAccepted(server.accepted)
             server.shared.report(.info, "\(why): the configuration is good", every: 0)
             for warning in warnings { server.shared.report(.warning, warning, every: 0) }
             return ReloadOutcome(isAccepted: true, warnings: warnings)

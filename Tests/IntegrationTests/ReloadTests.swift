@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// A new configuration in a running process.
@@ -175,6 +176,28 @@ struct ReloadTests {
         try gateway.reload(to: 3)
         #expect((try? PlainClient(port: gateway.plaintextPort)) == nil)
         #expect(try gateway.call().status == 200)
+    }
+
+    @Test("what a process keeps is shown as in force, and admin tokens change beside an address that stays")
+    func shownInForce() throws {
+        let folder = try TemporaryFolder()
+        let (old, new) = ("first-0d9f3c51b7e24a68", "second-8b16e04cfa7d3952")
+        let tokens = (try folder.write("old", "\(old)\n"), try folder.write("new", "\(new)\n"))
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.admin += "token_file: \"\(tokens.0)\"\n" })
+        let other = try Ports.free()
+        try gateway.rewriteConfiguration {
+            $0.replacing("workers: 1", with: "workers: 3").replacing(tokens.0, with: tokens.1)
+                .replacing("127.0.0.1:\(gateway.adminPort)", with: "127.0.0.1:\(other)")
+        }
+        try gateway.reload(to: 2)
+        let shown = try gateway.admin("/v1/config", token: new)
+        #expect(shown.status == 200)
+        let settings = try #require(try shown.object()["settings"] as? [String: Any])
+        #expect("\(settings["workers"] ?? "")" == "1")
+        #expect("\(settings["admin.address"] ?? "")" == "127.0.0.1:\(gateway.adminPort)")
+        #expect(settings["admin.token_file"] as? String == tokens.1)
+        #expect(try gateway.admin("/v1/config", token: old).status == 401)
     }
 
     @Test("upstreams come and go: nobody's call reaches another's endpoint")

@@ -139,7 +139,12 @@ extension GatewayConfiguration {
         keep("store.prefix", \.store.prefix)
         if admin?.address != present.admin?.address {
             kept.append("admin.address")
-            result.admin = present.admin
+            if let address = present.admin?.address, result.admin != nil {
+                // Its tokens and names are anybody's to change.
+                result.admin?.address = address
+            } else {
+                result.admin = present.admin
+            }
         }
         let isOtherStore =
             store.endpoint != present.store.endpoint || store.user != present.store.user
