@@ -118,7 +118,7 @@ final class Reloader {
         let pairs = configuration.listen.certificates.flatMap { [$0.chainPath, $0.privateKeyPath] }
         let authorities =
             configuration.upstreams.compactMap(\.caPath)
-            + [configuration.listen.clientCAPath].compactMap(\.self)
+            + [configuration.listen.clientCAPath, configuration.store.caPath].compactMap(\.self)
         return (pairs + authorities).map(FileReader.identity)
     }
 

@@ -1,3 +1,4 @@
+import Foundation
 import Testing
 
 /// The ways to Redis: TLS, a Unix socket, passwords.
@@ -52,6 +53,24 @@ struct StoreTransportTests {
         let checked = try ChildProcess.run(
             try Gateway.binary(), ["check", "--live", "--config", gateway.configurationPath])
         #expect(checked.status == 0 && checked.error.contains(warning))
+    }
+
+    @Test("an authority that is replaced in its file is said to wait for a new process")
+    func replacedAuthority() throws {
+        let folder = try TemporaryFolder()
+        let (main, other) = (try Certificate.shared.get(), try Certificate.other.get())
+        func install(_ certificate: Certificate) throws {
+            try folder.write("ca", try String(contentsOfFile: certificate.chainPath, encoding: .utf8))
+        }
+        try install(main)
+        let redis = try RedisServer(.tls)
+        let gateway = try start(redis.url, "ca: \"\(folder.path("ca"))\"")
+        let warning = "store.ca stays as it was until the process is replaced (SIGUSR2)"
+        try gateway.reload(to: 2)
+        #expect(!gateway.log.contains(warning))
+        try install(other)
+        try Deadline(seconds: 10).wait("the warning") { gateway.log.contains(warning) }
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
     }
 
     @Test("a Redis whose certificate nobody vouches for is an outage, with the reason")

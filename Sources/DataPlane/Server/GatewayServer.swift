@@ -31,6 +31,8 @@ package final class GatewayServer: @unchecked Sendable {
     /// What the TLS contexts in use were made of.
     var serverTrust: String
     var upstreamTrust: UpstreamTrust
+    /// What the workers' trust in the store was made of, for as long as the process lives.
+    let storeTrust: String?
     var generation: UInt32 = 1
     package let startedWallSeconds = WallClock.nowSeconds()
     private let phaseValue = Atomic<Int>(Phase.starting.rawValue)
@@ -71,6 +73,7 @@ package final class GatewayServer: @unchecked Sendable {
         planCell = Mutex(plan)
         serverTrust = configuration.listen.trust
         upstreamTrust = UpstreamTrust(plan)
+        storeTrust = configuration.store.caPath.map(FileContents.digest)
         endpointHealth = Mutex(Array(repeating: true, count: numbers.endpoints.capacity))
         do {
             shared = try SharedState(configuration, tickets)

@@ -32,7 +32,8 @@ extension GatewayServer {
     package func reload(_ wanted: GatewayConfiguration) throws(ServerProblem) -> [String] {
         // Not what the workers serve: the reload before this one may still wait for its names.
         let present = accepted
-        let (configuration, kept) = wanted.keepingFixed(of: present)
+        var (configuration, kept) = wanted.keepingFixed(of: present)
+        if configuration.store.caPath.map(FileContents.digest) != storeTrust { kept.append("store.ca") }
         var numbers = numbers
         guard let assigned = numbers.assign(configuration) else {
             throw ServerProblem(
