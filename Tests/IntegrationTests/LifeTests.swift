@@ -59,6 +59,64 @@ struct LifeTests {
         #expect(outcome.calls > 400 && outcome.rounds == 4)
     }
 
+    @Test("calls that take longer than the drain have their lines in the log, which say why they were cut")
+    func cutCalls() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            if exchange.request.target == "/api/begun" {
+                try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok")
+            }
+            try Deadline(seconds: 20).wait("the end") { !gate.values.isEmpty }
+        }
+        defer { gate.append(contentsOf: [1]) }
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.timeouts = "drain_delay: 0s, drain: 500ms" })
+        let silent = try gateway.connect()
+        try silent.send(Gateway.request("/api/silent"))
+        let begun = try gateway.connect()
+        try begun.send(Gateway.request("/api/begun"))
+        #expect(try begun.head().startLine.contains("200"))
+        let idle = try gateway.connect()
+        try Deadline(seconds: 5).wait("the calls") { upstream.requests.count == 2 }
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+        #expect(idle.isClosedByGateway())
+        let lines = try gateway.accessLog.map {
+            try #require(try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])
+        }
+        #expect(lines.count == 2)
+        for (path, status) in [("/api/silent", 503), ("/api/begun", 200)] {
+            let line = try #require(lines.first { $0["path"] as? String == path })
+            #expect(line["reason"] as? String == "draining" && line["status"] as? Int == status)
+        }
+    }
+
+    @Test("calls over HTTP/2 that take longer than the drain have their lines in the log")
+    func cutStreams() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            try exchange.receiveBody()
+            try Deadline(seconds: 20).wait("the end") { !gate.values.isEmpty }
+        }
+        defer { gate.append(contentsOf: [1]) }
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.timeouts = "drain_delay: 0s, drain: 500ms" })
+        let curl = try ChildProcess(
+            "curl",
+            [
+                "-sS", "--http2", "--parallel", "--cacert", try Certificate.shared.get().chainPath,
+                "-H", "Authorization: Bearer \(TestKey.enterprise.secret)",
+                "https://localhost:\(gateway.httpsPort)/api/{1,2,3}",
+            ])
+        try Deadline(seconds: 5).wait("the calls") { upstream.requests.count == 3 }
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+        #expect(try curl.wait() != .exited(0))
+        #expect(gateway.accessLog.count == 3)
+        #expect(gateway.accessLog.allSatisfy { $0.contains("\"reason\":\"draining\"") })
+    }
+
     private static let namespacesAreAllowed =
         (try? ChildProcess.run("unshare", ["-rp", "--fork", "true"]))?.status == 0
 

@@ -217,10 +217,12 @@ extension Worker {
         completeExchange(exchange)
     }
 
-    /// The caller has closed its connection; `abandon` is at work.
+    /// The caller's connection is closed, by itself or by us; `abandon` is at work.
     func callerIsGone(_ exchange: Slot<Exchange>, _ reason: Reason) {
         if exchange.value.reason == .none { exchange.value.reason = reason == .none ? .callerGone : reason }
-        if exchange.value.status == 0 { exchange.value.status = 499 }
+        if exchange.value.status == 0 {
+            exchange.value.status = exchange.value.reason == .draining ? 503 : 499
+        }
         dropUpstream(of: exchange)
         endExchange(exchange)
     }

@@ -252,9 +252,20 @@ package final class Worker {
             metrics.add(.turns)
             if state.value.isDraining, !state.value.hasListeners, downstreams.count == 0 { break }
         }
+        cutCalls()
         accessLog.flush()
         traceLog.flush()
         stopStore()
+    }
+
+    /// Ends what the drain has not waited for: who looks for a call in the log finds it, and why it was cut.
+    private func cutCalls() {
+        // Streams end with their connections.
+        for index in 0..<downstreams.highWater {
+            guard let slot = downstreams.occupant(at: index), slot.value.kind != .stream else { continue }
+            abandon(slot, .draining)
+        }
+        finishTurn()
     }
 
     private func waitMilliseconds() -> Int32 {
