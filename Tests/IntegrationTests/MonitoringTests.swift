@@ -33,6 +33,24 @@ struct MonitoringTests {
                 + "Accept: application/openmetrics-text; version=1.0.0\r\n\r\n")
     }
 
+    @Test("two certificates of one subject are one series, with the earlier end, and no series comes twice")
+    func oneSeriesEach() throws {
+        let pairs = [try Certificate.shared.get(), try Certificate.sharedRSA.get()].map {
+            "{ chain: \"\($0.chainPath)\", private_key: \"\($0.keyPath)\" }"
+        }
+        let upstream = try Upstream()
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.https = "certificates: [\(pairs.joined(separator: ", "))]" })
+        let expiry = "gateway_tls_certificate_expiry_timestamp_seconds{subject=\"localhost\"}"
+        #expect(try #require(try gateway.metric(expiry)) < Date.now.timeIntervalSince1970 + 21 * 86_400)
+        for text in [try gateway.admin("/metrics").text, try Self.openMetrics(gateway).text] {
+            let names = text.split(separator: "\n").filter { !$0.hasPrefix("#") }.map { line in
+                line[..<(line.lastIndex(of: " ") ?? line.endIndex)]
+            }
+            #expect(names.count == Set(names).count)
+        }
+    }
+
     @Test("promtool finds nothing to object to, and OpenMetrics' own parser reads the other form")
     func formats() throws {
         let redis = try RedisServer()

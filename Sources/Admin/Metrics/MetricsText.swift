@@ -253,11 +253,13 @@ private struct MetricsCompiler {
         sum("gateway_tls_handshake_failures_total", .handshakesFailed)
         family(
             "gateway_tls_certificate_expiry_timestamp_seconds", "gauge",
-            "When a certificate ends, Unix seconds.")
-        for (index, certificate) in facts.certificates.enumerated() {
-            text.sample(
-                "gateway_tls_certificate_expiry_timestamp_seconds", [("subject", certificate.subject)]
-            ) { .count(UInt64(clamping: $0.facts.certificates[index].notAfter)) }
+            "When a subject's first certificate ends, Unix seconds.")
+        // One of RSA and one of ECDSA may be for the same names, and no two series may have the same ones.
+        for subject in Set(facts.certificates.map(\.subject)).sorted() {
+            text.sample("gateway_tls_certificate_expiry_timestamp_seconds", [("subject", subject)]) {
+                let ends = $0.facts.certificates.filter { $0.subject == subject }.map(\.notAfter)
+                return ends.min().map { .count(UInt64(clamping: $0)) } ?? .nothing
+            }
         }
         family("gateway_received_bytes_total", "counter", "Decrypted bytes from callers.")
         sum("gateway_received_bytes_total", .bytesFromDownstream)

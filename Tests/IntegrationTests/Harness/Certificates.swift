@@ -9,6 +9,12 @@ struct Certificate: Sendable {
     static let shared: Result<Certificate, any Error> = Result {
         try Certificate(in: folder, file: "main", names: ["localhost", "gateway.test", "*.wild.test"])
     }
+    /// The same names with an RSA key, and an earlier end.
+    static let sharedRSA: Result<Certificate, any Error> = Result {
+        try Certificate(
+            in: folder, file: "main-rsa", names: ["localhost", "gateway.test", "*.wild.test"],
+            algorithm: ["rsa:2048"], days: 20)
+    }
     /// Another one, for `other.test`, with an RSA key.
     static let other: Result<Certificate, any Error> = Result {
         try Certificate(in: folder, file: "other", names: ["other.test"], algorithm: ["rsa:2048"])
@@ -18,7 +24,7 @@ struct Certificate: Sendable {
 
     private init(
         in folder: Result<TemporaryFolder, any Error>, file: String, names: [String],
-        algorithm: [String] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        algorithm: [String] = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"], days: Int = 30
     ) throws {
         let folder = try folder.get()
         chainPath = folder.path(file + ".pem")
@@ -26,7 +32,8 @@ struct Certificate: Sendable {
         let alternatives = names.map { "DNS:\($0)" } + ["IP:127.0.0.1"]
         let outcome = try ChildProcess.run(
             "openssl",
-            ["req", "-x509", "-nodes", "-days", "30", "-subj", "/CN=\(names[0])", "-newkey"] + algorithm + [
+            ["req", "-x509", "-nodes", "-days", "\(days)", "-subj", "/CN=\(names[0])", "-newkey"]
+                + algorithm + [
                 "-addext", "subjectAltName=" + alternatives.joined(separator: ","),
                 "-keyout", keyPath, "-out", chainPath,
             ])
