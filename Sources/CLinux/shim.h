@@ -2,6 +2,7 @@
 #ifndef GATEWAY_CLINUX_SHIM_H
 #define GATEWAY_CLINUX_SHIM_H
 
+#include <malloc.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -55,6 +56,8 @@ static inline void gw_claim_descriptor(int descriptor) {
     fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK);
 }
 static inline int gw_duplicate(int descriptor) { return fcntl(descriptor, F_DUPFD_CLOEXEC, 3); }
+
+static inline void gw_return_freed_memory(void) { malloc_trim(0); }
 
 static inline int gw_is_listening(int descriptor) {
     int value = 0;

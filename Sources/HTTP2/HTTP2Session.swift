@@ -73,10 +73,13 @@ package struct HTTP2Session {
 
     /// Announces that no further streams will be taken, while those under way, also on the wire, still are
     /// (RFC 9113 section 6.8).
-    package func announceShutdown() { unsafe nghttp2_submit_shutdown_notice(raw) }
+    package func announceShutdown() {
+        if let raw = unsafe raw { unsafe nghttp2_submit_shutdown_notice(raw) }
+    }
 
     /// No further streams; those taken so far go on.
     package func refuseFurtherStreams() {
+        guard let raw = unsafe raw else { return }
         let last = unsafe nghttp2_session_get_last_proc_stream_id(raw)
         unsafe nghttp2_submit_goaway(
             raw, UInt8(NGHTTP2_FLAG_NONE.rawValue), last, HTTP2Error.none.rawValue, nil, 0)
@@ -84,7 +87,7 @@ package struct HTTP2Session {
 
     /// Ends everything: GOAWAY, then nothing more is read.
     package func terminate(_ code: HTTP2Error) {
-        unsafe nghttp2_session_terminate_session(raw, code.rawValue)
+        if let raw = unsafe raw { unsafe nghttp2_session_terminate_session(raw, code.rawValue) }
     }
 
     /// Streams that the peer allows us to have open at once.

@@ -31,11 +31,11 @@ public struct SystemError: Error, Equatable, Sendable, CustomStringConvertible {
         return String(decoding: bytes, as: UTF8.self)
     }
 
-    /// Whether it is this machine that lacks something, whoever was to be reached: descriptors, memory,
-    /// ports.
+    /// Whether it is this machine that lacks something, whoever was to be reached: descriptors or memory. A
+    /// lack of ports looks like an address that cannot be reached from here.
     public var isShortage: Bool {
         switch code {
-        case EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC, EADDRNOTAVAIL: true
+        case EMFILE, ENFILE, ENOMEM, ENOBUFS, ENOSPC: true
         default: false
         }
     }

@@ -198,7 +198,12 @@ final class Service {
     private func weigh() {
         var next = MemoryPressure.none
         if let watermark = server.plan.configuration.limits.memoryBytes {
-            let resident = Int(ProcessUsage.residentBytes())
+            var resident = Int(ProcessUsage.residentBytes())
+            if resident >= (pressure == .none ? watermark : watermark / 10 * 9) {
+                // What connections of before have left in the allocator would keep callers out for ever.
+                ProcessUsage.returnFreedMemory()
+                resident = Int(ProcessUsage.residentBytes())
+            }
             if resident >= watermark {
                 next = pressure == .none ? .raised : .high
             } else if pressure != .none, resident >= watermark / 10 * 9 {

@@ -93,6 +93,29 @@ struct OverloadTests {
         #expect(try gateway.metric("gateway_upstream_overflows_total") == 2)
     }
 
+    @Test("memory of callers that are gone keeps nobody out")
+    func memoryGivenBack() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let resident = { Int(try gateway.metric("process_resident_memory_bytes") ?? 0) }
+        let before = try resident()
+        var callers = try (0..<400).map { _ in
+            let caller = try WireCaller(port: gateway.httpsPort)
+            try caller.shakeHands()
+            return caller
+        }
+        let taken = try resident() - before
+        #expect(taken > 4 << 20 && callers.count == 400, "\(taken)")
+        callers = []
+        try Deadline(seconds: 5).wait("the callers to be gone") {
+            try gateway.metric("gateway_connections{state=\"idle\"}") == 0
+        }
+        // Nine tenths of it are more than the callers have left besides what was freed.
+        let watermark = (before + taken / 2) / 1_024
+        try gateway.rewriteConfiguration { $0 + "limits: { memory: \(watermark)KiB }\n" }
+        try gateway.reload(to: 2)
+        try Deadline(seconds: 10).wait("callers to be accepted") { try gateway.call().status == 200 }
+    }
+
     @Test(
         "over the memory watermark open calls finish, nobody new gets in, idle ones go; below it all is well")
     func memory() throws {

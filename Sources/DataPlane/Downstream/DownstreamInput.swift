@@ -248,12 +248,14 @@ extension Worker {
             resumeLater(slot)
         case .body where !slot.value.input.isEmpty:
             // Its upstream does not take it yet: `takeBody` looks whether it is whole.
-            slot.value.closesAfterAnswer = true
             updateInterest(slot)
+        case .head where !slot.value.input.isEmpty:
+            // Requests that wait for answers before them to be taken, or for the end of this turn.
+            updateInterest(slot)
+            resumeLater(slot)
         default:
             if slot.value.exchange.isNone, !slot.value.output.isEmpty {
-                // Requests behind those that were answered are read once the answers are taken.
-                slot.value.isFinishing = slot.value.request != .head || slot.value.input.isEmpty
+                slot.value.isFinishing = true
                 updateInterest(slot)
             } else {
                 abandon(slot, .callerGone)

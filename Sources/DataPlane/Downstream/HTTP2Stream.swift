@@ -112,8 +112,13 @@ extension Worker {
 
     /// Body bytes have arrived: at most a window of them wait here.
     func takeBody(_ slot: Slot<Downstream>, _ bytes: Span<UInt8>) {
-        guard !bytes.isEmpty, countBody(slot, bytes.count) else { return }
+        guard !bytes.isEmpty else { return }
+        guard countBody(slot, bytes.count) else {
+            reopenConnection(of: slot, bytes.count)
+            return
+        }
         guard !slot.value.isFinishing else {
+            reopenConnection(of: slot, bytes.count)
             dropBody(slot, bytes.count)
             return
         }
@@ -203,6 +208,13 @@ extension Worker {
         guard held > 0 else { return }
         connection.value.multiplex.heldBytes -= held
         connection.value.multiplex.session.consumeConnection(held)
+    }
+
+    /// The same for bytes of a stream that nobody takes any more.
+    func reopenConnection(of slot: Slot<Downstream>, _ count: Int) {
+        guard slot.value.kind == .stream, let connection = downstreams.lookup(slot.value.stream.connection)
+        else { return }
+        reopenConnection(connection, count)
     }
 
     func refuseHeadTooLarge(_ slot: Slot<Downstream>) {
@@ -395,6 +407,7 @@ extension Worker {
         slot.value.stream.isLingering = true
         slot.value.isFinishing = true
         slot.value.discardRemaining = HardLimits.streamDrainBytes
+        reopenConnection(of: slot, slot.value.input.count)
         pool.give(&slot.value.input)
         setTimer(slot, after: HardLimits.streamLingerMicroseconds)
     }
@@ -416,7 +429,7 @@ extension Worker {
             callerIsGone(exchange, reason)
         }
         cancelTimer(slot)
-        let unread = slot.value.input.count
+        reopenConnection(of: slot, slot.value.input.count)
         pool.give(&slot.value.input)
         pool.give(&slot.value.output)
         pool.give(&slot.value.stream.trailers)
@@ -431,7 +444,6 @@ extension Worker {
                     slot.value.stream.number, slot.value.stream.isLingering ? .none : code)
                 markForFrames(connection)
             }
-            reopenConnection(connection, unread)
             unlink(slot, from: connection)
             if !connection.value.isDead { streamCountChanged(connection) }
         }

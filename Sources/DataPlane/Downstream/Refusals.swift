@@ -316,7 +316,9 @@ extension Worker {
         context.minorVersion = requestHead.value.minorVersion
         context.isGRPC = requestHead.value.isGRPC
         let body = requestHead.value.body
-        var closes = !requestHead.value.keepAlive || slot.value.inputEnded || state.value.isDraining
+        var closes = !requestHead.value.keepAlive || state.value.isDraining
+        // Another request may stand behind this one when its caller has said goodbye.
+        if slot.value.inputEnded, body != .none || plain.value.count <= headCount { closes = true }
         // A caller that waits for 100 may or may not send its body now: where the next request begins is in
         // doubt.
         if body != .none, requestHead.value.expectsContinue || slot.value.kind == .stream { closes = true }

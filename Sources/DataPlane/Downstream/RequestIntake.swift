@@ -33,6 +33,7 @@ extension Worker {
             }
         }
         if slot.value.isDead || slot.value.isFinishing || slot.value.transport != .open {
+            reopenConnection(of: slot, plain.value.count)
             plain.value.clear()
             return
         }

@@ -32,12 +32,13 @@ enum HTTP2Probe {
         // One time for all of it, as over HTTP/1.1.
         let deadline = MonotonicClock.nowMicroseconds() + Int64(timeout) * 1_000
         while true {
-            try send(engine, session, connection, timeout)
             if let status = listener.status {
+                // A goodbye that does not arrive changes nothing.
                 session.terminate(.none)
-                try send(engine, session, connection, timeout)
+                try? send(engine, session, connection, timeout)
                 return HealthCheck.problem(status: status)
             }
+            try send(engine, session, connection, timeout)
             if listener.hasEnded { return "it ended the call without an answer" }
             let remaining = (deadline - MonotonicClock.nowMicroseconds()) / 1_000
             guard remaining > 0 else { return "it does not answer in time" }

@@ -102,8 +102,8 @@ final class HealthCheck: Sendable {
                 hostName = host.contains(":") ? "[\(host)]" : host
                 let addresses = NameResolver.resolve(host: host, port: UInt16(port))
                 guard !addresses.isEmpty else { return "the name \(host) cannot be resolved" }
-                connection = try connect(addresses.prefix(HardLimits.addresses)) {
-                    (address) throws(ConnectionProblem) in
+                connection = try connect(addresses.prefix(HardLimits.addresses), within: timeout) {
+                    (address, timeout) throws(ConnectionProblem) in
                     try BlockingConnection(
                         to: address, serverName: tls ? host : nil, caPath: caPath,
                         protocols: usesHTTP2 ? ["h2", "http/1.1"] : [], timeoutMilliseconds: timeout)
@@ -124,15 +124,18 @@ final class HealthCheck: Sendable {
         }
     }
 
-    /// The first connection that can be made: calls go on from one address to the next, too.
+    /// The first connection that can be made: calls go on from one address to the next, too. Each address has
+    /// its share of the time that is left.
     private static func connect(
-        _ addresses: some Collection<SocketAddress>,
-        _ make: (SocketAddress) throws(ConnectionProblem) -> BlockingConnection
+        _ addresses: some Collection<SocketAddress>, within timeout: Int,
+        _ make: (SocketAddress, _ timeout: Int) throws(ConnectionProblem) -> BlockingConnection
     ) throws(ConnectionProblem) -> BlockingConnection {
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(timeout) * 1_000
         var problem = ConnectionProblem("it has no address")
-        for address in addresses {
+        for (index, address) in addresses.enumerated() {
+            let left = Int((deadline - MonotonicClock.nowMicroseconds()) / 1_000)
             do {
-                return try make(address)
+                return try make(address, max(1, left / (addresses.count - index)))
             } catch {
                 problem = error
             }

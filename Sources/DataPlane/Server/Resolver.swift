@@ -21,7 +21,7 @@ final class Resolver: Sendable {
     /// Touched by the thread that starts the server, then by the resolver's own.
     private struct State: Sendable {
         /// What each endpoint's name stood for last, by number.
-        var resolved: [Int: [SocketAddress]] = [:]
+        var resolved: [Int: NameRecord] = [:]
         var checks: [HealthCheck] = []
     }
 
@@ -64,8 +64,8 @@ final class Resolver: Sendable {
             }
         }
         state.withLock { state in
-            for (number, addresses) in lookUp(plan, &state, server, onlyUnknown: false) {
-                server.tellAll(.resolved(endpoint: number, addresses))
+            for (number, addresses, retired) in lookUp(plan, &state, server, onlyUnknown: false) {
+                server.tellAll(.resolved(endpoint: number, addresses, retired: retired))
             }
         }
     }
@@ -73,8 +73,8 @@ final class Resolver: Sendable {
     /// The endpoints whose names lead elsewhere than when last looked up.
     private func lookUp(
         _ plan: ServingPlan, _ state: inout State, _ server: GatewayServer, onlyUnknown: Bool
-    ) -> [(endpoint: Int, addresses: [SocketAddress])] {
-        var changed: [(endpoint: Int, addresses: [SocketAddress])] = []
+    ) -> [(endpoint: Int, addresses: [SocketAddress], retired: [SocketAddress])] {
+        var changed: [(endpoint: Int, addresses: [SocketAddress], retired: [SocketAddress])] = []
         for (upstream, _, members) in plan.upstreamNumbers {
             for (endpoint, number) in zip(upstream.endpoints, members) {
                 // A name may take half a minute. At the end nobody needs one; a reload needs its own first,
@@ -85,21 +85,15 @@ final class Resolver: Sendable {
                     SocketAddress(ip: host, port: 0) == nil,
                     !onlyUnknown || state.resolved[number] == nil
                 else { continue }
-                let found = Array(
-                    NameResolver.resolve(host: host, port: UInt16(port)).prefix(HardLimits.addresses))
+                let found = NameResolver.resolve(host: host, port: UInt16(port))
                 guard !found.isEmpty else {
                     server.shared.report(
                         .warning, "upstream \(upstream.name): the name \(host) cannot be resolved", every: 60)
                     continue
                 }
-                // Servers of names turn the order round at every question, which changes nothing.
-                if let former = state.resolved[number], former.count == found.count,
-                    former.allSatisfy(found.contains)
-                {
-                    continue
-                }
-                state.resolved[number] = found
-                changed.append((number, found))
+                let (isChanged, retired) = state.resolved[number, default: NameRecord()].take(found)
+                guard isChanged, let addresses = state.resolved[number]?.addresses else { continue }
+                changed.append((number, addresses, retired))
             }
         }
         return changed
@@ -111,8 +105,10 @@ final class Resolver: Sendable {
             let kept = Set(reload.plan.numbers.endpoints.numbers)
             let fresh = reload.plan.numbers.endpoints.fresh
             state.resolved = state.resolved.filter { kept.contains($0.key) && !fresh.contains($0.key) }
-            let addresses = lookUp(reload.plan, &state, server, onlyUnknown: true)
-            for adoption in reload.adoptions { adoption.addresses = addresses }
+            let found = lookUp(reload.plan, &state, server, onlyUnknown: true)
+            for adoption in reload.adoptions {
+                adoption.addresses = found.map { ($0.endpoint, $0.addresses) }
+            }
             server.endpointHealth.withLock { health in
                 for number in health.indices where fresh.contains(number) || !kept.contains(number) {
                     health[number] = true

@@ -102,17 +102,27 @@ extension Worker {
     // MARK: Addresses
 
     /// Takes what an endpoint's name stands for now.
-    func adopt(_ addresses: [SocketAddress], of endpoint: Int) {
-        let former = snapshot.value.addresses[endpoint]
+    ///
+    /// - Parameter retired: addresses that it has not stood for in a while. Warm connections to them would keep
+    ///   calls there for as long as there are calls.
+    func adopt(_ addresses: [SocketAddress], of endpoint: Int, retired: [SocketAddress]) {
         snapshot.value.addresses[endpoint] = addresses
         let place = endpoints[endpoint].address.flatMap { addresses.firstIndex(of: $0) } ?? 0
         endpoints[endpoint].address = addresses[place]
         endpoints[endpoint].addressPlace = UInt8(truncatingIfNeeded: place)
-        endpoints[endpoint].addressEpoch &+= 1
-        // Warm connections would keep calls where the name no longer leads, for as long as there are calls.
-        if former.contains(where: { !addresses.contains($0) }) {
-            endpoints[endpoint].validAddressEpoch = endpoints[endpoint].addressEpoch
-            closeIdle(endpoint)
+        if retired.isEmpty { return }
+        for index in 0..<upstreamConnections.highWater {
+            guard let connection = upstreamConnections.occupant(at: index), !connection.value.isDead,
+                Int(connection.value.endpoint) == endpoint, connection.value.kind != .stream,
+                connection.value.address.map(retired.contains) == true
+            else { continue }
+            connection.value.isOutdated = true
+            if connection.value.kind == .http2 {
+                connection.value.multiplex.takesNoMore = true
+                streamCountChanged(connection)
+            } else if connection.value.phase == .idle {
+                endIdle(connection)
+            }
         }
     }
 
@@ -120,10 +130,7 @@ extension Worker {
     /// once.
     func leaveAddress(of connection: Slot<UpstreamConnection>) {
         let endpoint = Int(connection.value.endpoint)
-        guard connection.value.addressEpoch == endpoints[endpoint].addressEpoch,
-            connection.value.addressPlace == endpoints[endpoint].addressPlace
-        else { return }
-        goToNextAddress(endpoint)
+        if connection.value.address == endpoints[endpoint].address { goToNextAddress(endpoint) }
     }
 
     private func goToNextAddress(_ endpoint: Int) {
@@ -141,8 +148,7 @@ extension Worker {
         let upstream = Int(endpoints[endpoint].upstream)
         endpoints[endpoint].outstanding -= 1
         guard !state.value.isDraining, endpoints[endpoint].idleCount < upstreams[upstream].idleMax,
-            connection.value.generation >= endpoints[endpoint].validFrom,
-            connection.value.addressEpoch >= endpoints[endpoint].validAddressEpoch
+            connection.value.generation >= endpoints[endpoint].validFrom, !connection.value.isOutdated
         else {
             connection.value.phase = .idle
             destroy(connection)

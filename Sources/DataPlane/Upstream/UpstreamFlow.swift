@@ -45,8 +45,7 @@ extension Worker {
             var fresh = UpstreamConnection(
                 descriptor: opened.descriptor, endpoint: Int32(endpoint), generation: rows.generation,
                 phase: .connecting, interest: .write)
-            fresh.addressEpoch = endpoints[endpoint].addressEpoch
-            fresh.addressPlace = endpoints[endpoint].addressPlace
+            fresh.address = endpoints[endpoint].address
             guard let connection = upstreamConnections.allocate(fresh) else {
                 Socket.close(opened.descriptor)
                 failExchange(exchange, .overloaded, retryAfter: 1)

@@ -22,9 +22,10 @@ struct UpstreamConnection: ~Copyable {
     var exchange = SlotReference.none
     /// Generation of the configuration under which it was opened.
     var generation: UInt32
-    /// Of its endpoint's addresses, and which of them it leads to.
-    var addressEpoch: UInt32 = 0
-    var addressPlace: UInt8 = 0
+    /// Where it leads; nil for a Unix socket.
+    var address: SocketAddress?
+    /// Whether its endpoint's name no longer stands for that: it is closed after its call.
+    var isOutdated = false
     /// Whether it has carried a call before: only then may a silent close be retried.
     var isReused = false
     /// Whether the present answer allows another call on this connection.
@@ -74,10 +75,6 @@ struct EndpointState {
     var address: SocketAddress?
     /// Its place among the addresses that the name stands for, see `WorkerSnapshot.addresses`.
     var addressPlace: UInt8 = 0
-    /// Grows with each change of what the name stands for. Connections from before `validAddressEpoch` may
-    /// lead where it no longer does: they are closed after their call.
-    var addressEpoch: UInt32 = 0
-    var validAddressEpoch: UInt32 = 0
     /// What `Balance.hash` knows it by: the same in every process, wherever the file lists it.
     var nameHash: UInt64 = 0
     var isUnixSocket = false

@@ -63,7 +63,7 @@ extension Worker {
             snapshot.value.server = server
         }
         adoptUpstreams(adoption, old)
-        for (endpoint, addresses) in adoption.addresses { adopt(addresses, of: endpoint) }
+        for (endpoint, addresses) in adoption.addresses { adopt(addresses, of: endpoint, retired: []) }
         if adoption.plan.generation > 1 { clearFreshCounters(adoption.plan) }
         adoptKeys(old)
         adoptListeners(adoption)

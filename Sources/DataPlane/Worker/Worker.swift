@@ -86,8 +86,8 @@ enum WorkerMessage: Sendable {
     /// End at once.
     case stop
     case health(endpoint: Int, isHealthy: Bool)
-    /// What an endpoint's name stands for.
-    case resolved(endpoint: Int, [SocketAddress])
+    /// What an endpoint's name stands for, and what it has not stood for in a while.
+    case resolved(endpoint: Int, [SocketAddress], retired: [SocketAddress])
     /// The record of this digest has changed.
     case invalidate(Digest256)
     case invalidateAll
@@ -395,7 +395,8 @@ package final class Worker {
         case .releaseListeners: releaseListeners()
         case .stop: state.value.isStopping = true
         case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
-        case .resolved(let endpoint, let addresses): adopt(addresses, of: endpoint)
+        case .resolved(let endpoint, let addresses, let retired):
+            adopt(addresses, of: endpoint, retired: retired)
         case .invalidate(let digest): forget(digest)
         case .invalidateAll: forgetAll()
         case .recall(let account): recall(account)
