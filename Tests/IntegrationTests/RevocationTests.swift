@@ -8,7 +8,7 @@ struct RevocationTests {
     private static var name: String { "gateway:key:\(sha256Hexadecimal(key.secret))" }
 
     /// An answer that goes on for as long as the gateway lets it.
-    private static let endless: Upstream.Script = { exchange in
+    static let endless: Upstream.Script = { exchange in
         try exchange.receiveBody()
         if exchange.request.target == "/api/short" {
             try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -35,10 +35,12 @@ struct RevocationTests {
         return gateway
     }
 
+    private func stream(_ gateway: Gateway) throws -> TLSClient { try Self.stream(gateway, Self.key) }
+
     /// A caller in the middle of an endless answer.
-    private func stream(_ gateway: Gateway) throws -> TLSClient {
+    static func stream(_ gateway: Gateway, _ key: TestKey) throws -> TLSClient {
         let client = try gateway.connect()
-        try client.send(Gateway.request("/api/endless", key: Self.key))
+        try client.send(Gateway.request("/api/endless", key: key))
         let head = try client.head()
         #expect(head.startLine.hasPrefix("HTTP/1.1 200"))
         _ = try client.take(10)

@@ -132,12 +132,17 @@ extension Worker {
             } catch {
                 return .unusable(error.text)
             }
-        case .error where StoreRefusal(reply).isOutage:
-            return .unavailable
-        case .error:
+        case .error where reply.text.hasPrefix("WRONGTYPE"):
             return .unusable(reply.text)
+        case .error:
+            // Nothing is known of the record, and so nothing against it.
+            if !StoreRefusal(reply).isOutage {
+                shared.report(.warning, "store: Redis refuses HGETALL: \(reply.text)", every: 60)
+            }
+            return .unavailable
         default:
-            return .unusable("an answer that is not a hash")
+            shared.report(.warning, "store: the answer to HGETALL is no hash", every: 60)
+            return .unavailable
         }
     }
 
