@@ -117,6 +117,40 @@ struct ClusterTests {
         }
     }
 
+    @Test("a master that is away keeps no key of another from being looked at again")
+    func revisits() throws {
+        let cluster = try RedisCluster()
+        for node in cluster.nodes { try node.command("CONFIG", "SET", "cluster-require-full-coverage", "no") }
+        let keys = (0..<40).map { Self.key($0) }
+        func owner(_ key: TestKey) throws -> Int {
+            try cluster.owner(of: "gateway:key:\(sha256Hexadecimal(key.secret))")
+        }
+        // Many of the master that goes away, so that one of them is always among the first.
+        let gone = try keys.filter { try owner($0) == 0 }.prefix(8)
+        let kept = try #require(try keys.first { try owner($0) == 1 })
+        for key in gone + [kept] {
+            try cluster.store(key.secret, ["tier": "enterprise", "account": "streaming"])
+        }
+        let gateway = try Gateway(
+            Setup(try Upstream(RevocationTests.endless)).with {
+                $0.keys = []
+                $0.store = "url: \"\(cluster.url)\""
+            })
+        try Deadline(seconds: 5).wait("changes to be heard") {
+            try gateway.metric("gateway_revocation_lag_seconds").map { $0 < 1 } ?? false
+        }
+        let clients = try (gone + [kept]).map { try RevocationTests.stream(gateway, $0) }
+        cluster.nodes[0].kill()
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        for client in clients { _ = try client.take(100) }
+        let name = "gateway:key:\(sha256Hexadecimal(kept.secret))"
+        try cluster.nodes[1].command("HSET", name, "status", "revoked")
+        let start = ContinuousClock.now
+        try Deadline(seconds: 5).wait("the end of the answer") { (try? clients[gone.count].take(5)) == nil }
+        #expect(start.duration(to: .now) < .seconds(1))
+        for client in clients.dropLast() { _ = try client.take(100) }
+    }
+
     @Test("keys are created, listed and revoked across masters, and a check names what is missing")
     func management() throws {
         let cluster = try RedisCluster()

@@ -39,7 +39,7 @@ struct StoreFaultTests {
             try gateway.call("/api/short", key: Self.key).status != 200
         }
         #expect(try gateway.call("/api/short", key: Self.key).status == 503)
-        _ = try client.take(400)
+        _ = try client.take(1_000)
         try Deadline(seconds: 5).wait("the reason") { gateway.log.contains("refuses HGETALL: NOPERM") }
         try redis.command("ACL", "SETUSER", "default", "+hgetall")
         // Nothing has been remembered of either.
@@ -47,5 +47,26 @@ struct StoreFaultTests {
         #expect(try gateway.call("/api/short", key: Self.key).status == 200)
         try redis.command("HSET", Self.name, "status", "revoked")
         try Deadline(seconds: 1).wait("the end of the answer") { (try? client.take(5)) == nil }
+    }
+
+    @Test("a key in use whose look-up is in vain is asked for a few times a second, not without end")
+    func vainRevisits() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis, try Upstream(RevocationTests.endless))
+        let client = try RevocationTests.stream(gateway, Self.key)
+        func lookups() throws -> Double {
+            try gateway.metric("gateway_store_duration_seconds_count{command=\"lookup\"}") ?? 0
+        }
+        try redis.command("ACL", "SETUSER", "default", "-hgetall")
+        let before = try lookups()
+        try redis.command("HSET", Self.name, "name", "renamed")
+        try Deadline(seconds: 5).wait("the second look-up") { try lookups() >= before + 2 }
+        let start = ContinuousClock.now
+        let second = try lookups()
+        // A hundred parts of the answer take two seconds.
+        _ = try client.take(1_000)
+        let sweeps = Double(start.duration(to: .now).components.seconds + 1) * 4
+        let asked = try lookups() - second
+        #expect(asked >= 1 && asked <= sweeps + 2, "\(asked)")
     }
 }

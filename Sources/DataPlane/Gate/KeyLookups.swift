@@ -158,7 +158,7 @@ extension Worker {
     func lookupIsLost(_ number: Int) {
         if lookups[number].isRevisit {
             lookups[number].isUsed = false
-            store.value.revisits.insert(lookups[number].digest)
+            store.value.revisitsPutOff.insert(lookups[number].digest)
         } else {
             finishLookup(number, .unavailable)
         }

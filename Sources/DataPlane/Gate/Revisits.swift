@@ -16,22 +16,27 @@ extension Worker {
         sendRevisits()
     }
 
-    /// Looks up as many of the records that wait as may be under way.
+    /// Looks up as many of the records that wait as may be under way. Those that cannot be asked for now let
+    /// others pass: one master that is away keeps back its own keys only.
     private func sendRevisits() {
-        guard !store.value.revisits.isEmpty else { return }
+        guard !store.value.revisits.isEmpty, isCluster || firstLane?.isReady ?? false else { return }
         var underWay = 0
         for index in 0..<lookups.count where lookups[index].isUsed && lookups[index].isRevisit {
             underWay += 1
         }
-        for index in 0..<lookups.count where !lookups[index].isUsed {
-            guard underWay < HardLimits.revisitsInFlight, let digest = store.value.revisits.first,
-                let lane = lane(of: digest), lane.isReady, lane.hasRoomForLookup
-            else { return }
+        var free = 0
+        while underWay < HardLimits.revisitsInFlight, let digest = store.value.revisits.first {
+            while free < lookups.count, lookups[free].isUsed { free += 1 }
+            guard free < lookups.count else { return }
             store.value.revisits.remove(digest)
-            lookups[index] = KeyLookup(
+            guard let lane = lane(of: digest), lane.isReady, lane.hasRoomForLookup else {
+                store.value.revisitsPutOff.insert(digest)
+                continue
+            }
+            lookups[free] = KeyLookup(
                 digest: digest, isUsed: true, isRevisit: true,
                 startedMicroseconds: state.value.nowMicroseconds)
-            ask(lane, index)
+            ask(lane, free)
             underWay += 1
         }
     }
@@ -39,7 +44,7 @@ extension Worker {
     /// The record has come: its calls go on, or end.
     func concludeRevisit(_ digest: Digest256, _ answer: RecordAnswer) {
         switch answer {
-        case .unavailable: store.value.revisits.insert(digest)
+        case .unavailable: store.value.revisitsPutOff.insert(digest)
         case .unknown: endCalls(of: digest, .keyUnknown)
         case .unusable: endCalls(of: digest, .keyRecordUnusable)
         case .record(let record):
@@ -88,6 +93,8 @@ extension Worker {
             guard now >= store.value.nextSweepMicroseconds else { return }
             store.value.nextSweepMicroseconds = now + HardLimits.sweepMicroseconds
             store.value.sweepPosition = 0
+            store.value.revisits.formUnion(store.value.revisitsPutOff)
+            store.value.revisitsPutOff = []
             // While changes are not heard, what was confirmed a moment ago is in doubt again.
             if hasStore, now > shared.changesHeardMicroseconds + HardLimits.doubtMicroseconds,
                 now >= store.value.roundMicroseconds + HardLimits.doubtMicroseconds

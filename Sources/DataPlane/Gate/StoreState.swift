@@ -256,6 +256,8 @@ struct StoreState {
     var orphans: [Digest256: Int32] = [:]
     /// Keys in use by calls under way whose records are to be looked at again.
     var revisits: Set<Digest256> = []
+    /// The same for those that could not be asked for, or were in vain: they wait for the next walk.
+    var revisitsPutOff: Set<Digest256> = []
     /// Counts up whenever the keys of all calls under way are to be looked at again.
     var round: UInt32 = 0
     var roundMicroseconds: Int64 = 0
