@@ -69,4 +69,49 @@ struct StoreFaultTests {
         let asked = try lookups() - second
         #expect(asked >= 1 && asked <= sweeps + 2, "\(asked)")
     }
+    @Test("what a connection was asked that broke while the roll was answered, the next one does not answer")
+    func brokenRoll() throws {
+        let redis = try RedisServer()
+        let upstream = try Upstream { exchange in
+            let account = try exchange.receiveBody()["X-Gateway-Account"] ?? ""
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: \(account.utf8.count)\r\n\r\n\(account)")
+        }
+        let gateway = try start(redis, upstream, "timeout: 10s")
+        // A gateway that has died with the master: the roll is open until its time is over.
+        let later = Int64(Date().timeIntervalSince1970) + 600
+        try redis.command("ZADD", "gateway:nodes", "\(later)", "gone")
+        try Deadline(seconds: 5).wait("two gateways") { try gateway.metric("gateway_store_nodes") == 2 }
+        redis.kill()
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        let empty = try RedisServer(port: redis.port)
+        try Deadline(seconds: 5).wait("an answer to the roll") {
+            try empty.command("KEYS", "gateway:told:*").contains("told")
+        }
+        empty.freeze()
+        let askers = try (0..<3).map { number in
+            let client = try gateway.connect()
+            let unknown = TestKey(secret: "sk_live_unknown\(number)", id: "", account: "", tier: "")
+            try client.send(Gateway.request(key: unknown))
+            return client
+        }
+        try Deadline(seconds: 2).wait("the questions") {
+            try gateway.metricSum("gateway_key_cache_total", holding: "miss") >= 3
+        }
+        // Stopped and continued, a worker runs its timers before it has heard of any event.
+        gateway.child.signal(SIGSTOP)
+        empty.kill()
+        let again = try RedisServer(port: redis.port)
+        let keys = (0..<5).map {
+            TestKey(secret: "sk_live_known\($0)", id: "", account: "account\($0)", tier: "enterprise")
+        }
+        for key in keys { try again.store(key.secret, ["tier": key.tier, "account": key.account]) }
+        gateway.child.signal(SIGCONT)
+        for client in askers { #expect(try client.response().status == 503) }
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        for key in keys {
+            let response = try gateway.call(key: key)
+            #expect(response.status == 200 && response.text == key.account, "\(response.text)")
+        }
+        #expect(gateway.child.isRunning)
+    }
 }

@@ -116,6 +116,8 @@ extension Worker {
             restoreTick(lane)
             rollCallTick(lane)
             if lane.state.value.breaker.mayProbe(nowMicroseconds: now) { probe(lane) }
+            // What these sent may have found the connection lost.
+            guard lane.connection.phase != .closed else { break }
             guard let oldest = lane.state.value.pending.oldest, now - oldest.sentMicroseconds > timeout else {
                 return
             }
