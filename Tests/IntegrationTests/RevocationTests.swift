@@ -82,6 +82,54 @@ struct RevocationTests {
         #expect(try gateway.call("/api/short", key: Self.key).status == 401)
     }
 
+    @Test(
+        "an answer under way ends within a second when the configuration ends its key",
+        arguments: ["memory", "redis"],
+        ["status: revoked", "status: disabled", "expires_at: 1000", "removed"])
+    func declared(_ store: String, _ change: String) throws {
+        let redis = store == "redis" ? try RedisServer() : nil
+        let gateway = try Gateway(
+            Setup(try Upstream(Self.endless)).with {
+                if let redis { $0.store = "url: \"\(redis.url)\"" }
+                $0.workers = 2
+            })
+        try Deadline(seconds: 5).wait("the store") {
+            try redis == nil || gateway.metric("gateway_store_up") == 1
+        }
+        let client = try Self.stream(gateway, .enterprise)
+        let other = try Self.stream(gateway, .pro)
+        try gateway.rewriteConfiguration { text in
+            guard change == "removed" else {
+                return text.replacing("id: key_ent,", with: "id: key_ent, \(change),")
+            }
+            return text.split(separator: "\n").filter { !$0.contains("key_ent") }.map { $0 + "\n" }.joined()
+        }
+        try gateway.reload(to: 2)
+        let start = ContinuousClock.now
+        try awaitEnd(of: client)
+        #expect(start.duration(to: .now) < .seconds(1))
+        #expect(try gateway.call("/api/short", key: .enterprise).status == 401)
+        _ = try other.take(200)
+        #expect(try gateway.call("/api/short", key: .pro).status == 200)
+    }
+
+    @Test("an answer under way ends within a second when its key, made without a store, is revoked")
+    func inMemory() throws {
+        let tokens = try AdminTokens.shared.get()
+        let gateway = try Gateway(Setup(try Upstream(Self.endless)).with { $0.admin += tokens.lines })
+        let made = try gateway.generate("{\"tier\":\"enterprise\",\"account\":\"acme\",\"name\":\"ci\"}")
+        let key = TestKey(
+            secret: try #require(made["key"] as? String), id: try #require(made["id"] as? String),
+            account: "acme", tier: "enterprise")
+        try Deadline(seconds: 3).wait("the key") { try gateway.call("/api/short", key: key).status == 200 }
+        let client = try Self.stream(gateway, key)
+        let revoked = try gateway.manage("POST", "/v1/keys/\(key.id)/revoke", json: "{\"reason\":\"leak\"}")
+        #expect(revoked.status == 200)
+        let start = ContinuousClock.now
+        try awaitEnd(of: client)
+        #expect(start.duration(to: .now) < .seconds(1))
+    }
+
     @Test("an answer under way goes on when its key changes and stays good")
     func unharmed() throws {
         let redis = try RedisServer()

@@ -308,7 +308,7 @@ extension Worker {
             if let key = keys.occupant(at: Int(value)), key.value.holders > 1 { isInUse = true }
             releaseCachedKey(at: Int(value))
         }
-        if isInUse { revisit(digest) }
+        if isInUse { reexamine(digest) }
     }
 
     /// Changes may have been missed: nothing that is remembered counts as confirmed, answers under way may be

@@ -94,7 +94,8 @@ extension Worker {
         let answer = read(reply, digest)
         if lookups[number].isRevisit {
             lookups[number].isUsed = false
-            concludeRevisit(digest, answer)
+            // It may have been declared meanwhile.
+            concludeRevisit(digest, plan.staticKeys[digest].map { .record($0) } ?? answer)
             return
         }
         switch answer {

@@ -16,6 +16,18 @@ extension Worker {
         sendRevisits()
     }
 
+    /// The same for a key whose record may have changed with the configuration, which is all there is to ask
+    /// about declared keys, and without a store about any.
+    func reexamine(_ digest: Digest256) {
+        if let record = plan.staticKeys[digest] {
+            concludeRevisit(digest, .record(record))
+        } else if hasStore {
+            revisit(digest)
+        } else {
+            concludeRevisit(digest, .unknown)
+        }
+    }
+
     /// Looks up as many of the records that wait as may be under way. Those that cannot be asked for now let
     /// others pass: one master that is away keeps back its own keys only.
     private func sendRevisits() {

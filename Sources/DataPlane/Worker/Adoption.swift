@@ -140,10 +140,8 @@ extension Worker {
     /// Declared keys are read again from the new configuration, and keys whose tier may exist now are asked
     /// for again. All others are compiled anew when they are next used, see `standing`.
     private func adoptKeys(_ old: ServingPlan) {
-        if old.staticKeys != plan.staticKeys {
-            for digest in old.staticKeys.keys { forget(digest) }
-            for digest in plan.staticKeys.keys { forget(digest) }
-        }
+        for (digest, record) in old.staticKeys where plan.staticKeys[digest] != record { forget(digest) }
+        for digest in plan.staticKeys.keys where old.staticKeys[digest] == nil { forget(digest) }
         if !plan.tierNumbers.keys.allSatisfy({ old.tierNumbers[$0] != nil }) { cache.forgetUnknown() }
     }
 
