@@ -37,6 +37,29 @@ struct ReloadTests {
         #expect(try gateway.metricSum("gateway_requests_total", holding: "route=\"/new/**\"") == 2)
     }
 
+    @Test("a prefix that the configuration no longer names ends its keys, also where they are remembered")
+    func prefixes() throws {
+        let redis = try RedisServer()
+        let stored = TestKey(secret: "pk_live_stored", id: "", account: "", tier: "")
+        try redis.store(stored.secret, ["tier": "pro"])
+        let declared = TestKey(secret: "pk_live_declared", id: "key_pk", account: "pk", tier: "pro")
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys.append(declared)
+                $0.store = "url: \"\(redis.url)\""
+            })
+        let (both, one) = ("prefixes: [sk_live_, pk_live_]", "prefixes: [sk_live_]")
+        try gateway.rewriteConfiguration { $0.replacing(one, with: both) }
+        try gateway.reload(to: 2)
+        for key in [stored, declared] {
+            try Deadline(seconds: 5).wait("the key") { try gateway.call(key: key).status == 200 }
+        }
+        try gateway.rewriteConfiguration { $0.replacing(both, with: one) }
+        try gateway.reload(to: 3)
+        for key in [stored, declared] { #expect(try gateway.call(key: key).status == 401) }
+        #expect(try gateway.call(key: .enterprise).status == 200)
+    }
+
     @Test("a file that is not good changes nothing, and log and metric say so")
     func invalid() throws {
         let gateway = try Gateway(Setup(try Upstream()))

@@ -27,7 +27,7 @@ extension Worker {
         switch cache.find(fingerprint, nowMicroseconds: now) {
         case .known(let entry):
             metrics.cache.add(WorkerMetrics.CacheResult.hit.rawValue)
-            return standing(ofEntry: entry)
+            return standing(ofEntry: entry, token)
         case .unknown:
             metrics.cache.add(WorkerMetrics.CacheResult.unknown.rawValue)
             return .refused(.keyUnknown)
@@ -42,11 +42,7 @@ extension Worker {
         case Downstream.resolvedUnavailable: return recall(fingerprint, digest(of: token))
         default: break
         }
-        switch plan.keyFormat.classify(token) {
-        case .wrongPrefix: return .refused(.keyMalformed)
-        case .generatedShapeInvalid: return .refused(.keyUnknown)
-        case .generatedShapeValid, .otherShape: break
-        }
+        if let refusal = refusal(ofShape: token) { return .refused(refusal) }
         let digest = digest(of: token)
         if let record = plan.staticKeys[digest] {
             guard let key = remember(record, fingerprint, verifiedAtMicroseconds: now) else {
@@ -62,6 +58,15 @@ extension Worker {
         guard isStoreReady(for: digest) else { return recall(fingerprint, digest) }
         if let refusal = refuseToAsk(slot, now) { return .refused(refusal) }
         return lookUp(slot, fingerprint, digest, inFlightMax: HardLimits.unknownLookupsInFlight)
+    }
+
+    /// What is wrong with a token before anything is known of it.
+    private func refusal(ofShape token: Span<UInt8>) -> Reason? {
+        switch plan.keyFormat.classify(token) {
+        case .wrongPrefix: return .keyMalformed
+        case .generatedShapeInvalid: return .keyUnknown
+        case .generatedShapeValid, .otherShape: return nil
+        }
     }
 
     /// While the store is away: what another worker has learned of a key serves for `stale_for` as well.
@@ -87,11 +92,13 @@ extension Worker {
     }
 
     /// The same for a key in the cache, which may have been compiled for an earlier configuration.
-    private func standing(ofEntry entry: Int) -> Credential {
+    private func standing(ofEntry entry: Int, _ token: Span<UInt8>) -> Credential {
         let index = cache.value(of: entry)
         guard let key = keys.occupant(at: Int(index)), key.value.generation != rows.generation else {
             return standing(index)
         }
+        // The prefixes may be others as well.
+        if let refusal = refusal(ofShape: token) { return .refused(refusal) }
         guard let fresh = recompile(entry) else { return .refused(.overloaded) }
         return standing(fresh)
     }
@@ -146,15 +153,16 @@ extension Worker {
         let now = state.value.nowMicroseconds
         guard hasStore, plan.staticKeys[digest] == nil else {
             cache.refresh(entry, nowMicroseconds: now, expiresAtMicroseconds: now + keyTTL())
-            return standing(ofEntry: entry)
+            return standing(ofEntry: entry, token)
         }
         let isAway = !isStoreReady(for: digest) || slot.value.resolvedKey == Downstream.resolvedUnavailable
         if isAway {
             guard mayServe(cache.verifiedAtMicroseconds(of: entry)) else {
                 return .refused(.storeUnavailable)
             }
-            return standing(ofEntry: entry)
+            return standing(ofEntry: entry, token)
         }
+        if let refusal = refusal(ofShape: token) { return .refused(refusal) }
         return lookUp(slot, fingerprint, digest, inFlightMax: HardLimits.lookupsInFlight)
     }
 

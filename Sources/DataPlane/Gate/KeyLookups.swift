@@ -38,7 +38,7 @@ extension Worker {
         }
         guard free >= 0, lane.hasRoomForLookup else { return .refused(.overloaded) }
         lookups[free] = KeyLookup(
-            fingerprint: fingerprint, digest: digest, isUsed: true,
+            fingerprint: fingerprint, digest: digest, isUsed: true, generation: rows.generation,
             startedMicroseconds: state.value.nowMicroseconds)
         guard addWaiter(slot.reference, to: &lookups[free].waiters) else {
             lookups[free].isUsed = false
@@ -102,6 +102,8 @@ extension Worker {
         case .record(let record):
             shared.knownKeys.insert(record, verifiedAtMicroseconds: asked)
             let key = remember(record, fingerprint, verifiedAtMicroseconds: asked)
+            // Its shape was judged by the configuration of then.
+            key?.value.generation = lookups[number].generation
             finishLookup(number, key == nil ? .unavailable : .found)
         case .unknown:
             rememberUnknown(fingerprint, digest, asked)

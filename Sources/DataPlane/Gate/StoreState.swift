@@ -29,6 +29,8 @@ struct KeyLookup {
     var isRevisit = false
     /// The record changed while the answer was under way: the answer may be older than the change.
     var isDirty = false
+    /// Of the configuration under which it was first asked.
+    var generation: UInt32 = 0
     /// Of the first question; redirections and retries end a `timeout` later.
     var startedMicroseconds: Int64 = 0
 }
