@@ -114,4 +114,26 @@ struct StoreFaultTests {
         }
         #expect(gateway.child.isRunning)
     }
+    @Test("a key is served when its record comes, though the answer took longer than it counts without news")
+    func slowAnswers() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        try redis.command("ACL", "SETUSER", "default", "-client|tracking")
+        try redis.store(Self.key.secret, ["tier": "enterprise", "account": "faulty"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"redis://127.0.0.1:\(relay.port)\"\ntimeout: 5s"
+            })
+        try Deadline(seconds: 5).wait("the key") { try gateway.call(key: Self.key).status == 200 }
+        relay.delay(milliseconds: 1_200)
+        let stale = "gateway_key_cache_total{result=\"stale\"}"
+        let before = try gateway.metric(stale) ?? 0
+        // Until the record is a second old, the key is served at once.
+        try Deadline(seconds: 5).wait("a look-up") {
+            #expect(try gateway.call(key: Self.key).status == 200)
+            return try gateway.metric(stale) ?? 0 > before
+        }
+        #expect(try gateway.metric(stale) ?? 0 <= before + 2)
+    }
 }

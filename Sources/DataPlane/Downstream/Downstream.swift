@@ -89,6 +89,7 @@ struct Downstream: ~Copyable {
     static let unresolved: Int32 = -1
     static let resolvedUnknown: Int32 = -2
     static let resolvedUnavailable: Int32 = -3
+    static let resolvedFound: Int32 = -4
 
     init(descriptor: Descriptor, peer: SocketAddress, isPlaintextPort: Bool) {
         self.descriptor = descriptor

@@ -163,6 +163,8 @@ extension Worker {
             return standing(ofEntry: entry, token)
         }
         if let refusal = refusal(ofShape: token) { return .refused(refusal) }
+        // Just confirmed, for this call: an answer that took long is old when it comes, as the next would be.
+        if slot.value.resolvedKey == Downstream.resolvedFound { return standing(ofEntry: entry, token) }
         return lookUp(slot, fingerprint, digest, inFlightMax: HardLimits.lookupsInFlight)
     }
 

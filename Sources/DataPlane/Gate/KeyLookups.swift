@@ -81,7 +81,9 @@ extension Worker {
     func takeRecord(_ reply: Reply, _ number: Int, askedMicroseconds asked: Int64) {
         if lookups[number].isDirty {
             // The answer may be older than the change: asked again, and used for nothing.
-            guard let lane = lane(of: lookups[number].digest), lane.isReady, lane.hasRoomForLookup else {
+            guard !isTooLate(lookups[number].startedMicroseconds),
+                let lane = lane(of: lookups[number].digest), lane.isReady, lane.hasRoomForLookup
+            else {
                 lookupIsLost(number)
                 return
             }
@@ -174,7 +176,7 @@ extension Worker {
                 slot.value.request == .awaitingKey
             else { continue }
             switch result {
-            case .found: break
+            case .found: slot.value.resolvedKey = Downstream.resolvedFound
             case .unknown: slot.value.resolvedKey = Downstream.resolvedUnknown
             case .unavailable: slot.value.resolvedKey = Downstream.resolvedUnavailable
             }

@@ -87,7 +87,8 @@ extension Worker {
         return true
     }
 
-    private func isTooLate(_ startedMicroseconds: Int64) -> Bool {
+    /// Whether whoever waits for the answer to that question has waited for `timeout`.
+    func isTooLate(_ startedMicroseconds: Int64) -> Bool {
         MonotonicClock.nowMicroseconds() - startedMicroseconds
             > rows.storeTimeoutMicroseconds
     }

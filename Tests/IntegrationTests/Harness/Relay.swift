@@ -2,7 +2,7 @@ import Foundation
 import Synchronization
 
 /// A cable between a program and a server that a test can cut without either side noticing: connections stay
-/// open and nothing passes.
+/// open and nothing passes; or slow down.
 final class Relay: Sendable {
     /// Two ends of one connection, and what it has carried.
     private final class Line: Sendable {
@@ -10,6 +10,7 @@ final class Relay: Sendable {
         let far: TCPConnection
         let beginning = Mutex("")
         let isCut = Mutex(false)
+        let delayMilliseconds = Mutex<Int32>(0)
 
         init(near: TCPConnection, far: TCPConnection) {
             self.near = near
@@ -24,6 +25,9 @@ final class Relay: Sendable {
                     }
                 }
                 if isCut.withLock({ $0 }) { continue }
+                let delay = delayMilliseconds.withLock { $0 }
+                // Nothing happens meanwhile that could be polled on.
+                if !isOutward, delay > 0 { poll(nil, 0, delay) }
                 guard (try? target.stream.write(bytes)) != nil else { break }
             }
             for end in [near, far] {
@@ -36,6 +40,7 @@ final class Relay: Sendable {
     let port: UInt16
     private let listener: Listener
     private let lines = Mutex<[Line]>([])
+    private let delayMilliseconds = Mutex<Int32>(0)
 
     /// - Parameter port: where the server listens.
     init(to port: UInt16) throws {
@@ -45,6 +50,8 @@ final class Relay: Sendable {
             while let near = listener.accept() {
                 guard let self, let far = try? TCPConnection(port: port) else { return }
                 let line = Line(near: near, far: far)
+                let delay = self.delayMilliseconds.withLock { $0 }
+                line.delayMilliseconds.withLock { $0 = delay }
                 self.lines.withLock { $0.append(line) }
                 Thread.detachNewThread { line.pump(from: near, to: far, isOutward: true) }
                 Thread.detachNewThread { line.pump(from: far, to: near, isOutward: false) }
@@ -53,6 +60,14 @@ final class Relay: Sendable {
     }
 
     deinit { listener.stop() }
+
+    /// From now on whatever the server says arrives that much later.
+    func delay(milliseconds: Int32) {
+        delayMilliseconds.withLock { $0 = milliseconds }
+        lines.withLock { lines in
+            for line in lines { line.delayMilliseconds.withLock { $0 = milliseconds } }
+        }
+    }
 
     /// From now on nothing passes on the connections that have carried `text` outward; empty means all.
     ///
