@@ -136,4 +136,27 @@ struct StoreFaultTests {
         }
         #expect(try gateway.metric(stale) ?? 0 <= before + 2)
     }
+    @Test("leases that are called back while a new connection proves itself do not break it")
+    func recalledWhileProbing() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let gateway = try start(redis, try Upstream(), port: relay.port)
+        let callers = Callers(4, of: gateway, key: Self.key)
+        try callers.wait(for: 500)
+        // The oftener it was lost, the more proofs it owes; each is long under way.
+        relay.delay(milliseconds: 40)
+        for _ in 0..<3 {
+            try redis.command("CLIENT", "KILL", "TYPE", "normal")
+            try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+            try Deadline(seconds: 5).wait("a new connection") {
+                try redis.command("CLIENT", "LIST").contains("name=gateway ")
+            }
+        }
+        let window = "gateway:limit:{faulty}:60s"
+        try redis.command(["-r", "150", "-i", "0.005", "PUBLISH", "gateway:recall", window])
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        #expect(!gateway.log.contains("nobody asked for"), "\(gateway.log)")
+        try callers.wait(for: 100)
+        #expect(try callers.stop().allSatisfy { $0.status == 200 })
+    }
 }

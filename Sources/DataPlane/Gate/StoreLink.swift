@@ -215,6 +215,10 @@ extension Worker {
         }
         for number in lane.state.value.waitingLookups { lookupIsLost(Int(number)) }
         lane.state.value.waitingLookups.removeAll()
+        decideQueueWithoutStore(lane)
+    }
+
+    private func decideQueueWithoutStore(_ lane: StoreLane) {
         let queue = lane.state.value.queue
         lane.state.value.queue.removeAll(keepingCapacity: true)
         for index in queue { decideWithoutStore(Int(index)) }
@@ -233,8 +237,9 @@ extension Worker {
 
     private func flush(_ lane: StoreLane) {
         guard lane.isReady else {
-            // Calls that were queued in the turn in which the connection broke.
-            if !lane.state.value.queue.isEmpty, !lane.state.value.isFresh { storeIsLost(lane) }
+            // What was queued since the connection broke. A new one may be proving itself by now: what it was
+            // asked stays asked.
+            if !lane.state.value.queue.isEmpty, !lane.state.value.isFresh { decideQueueWithoutStore(lane) }
             return
         }
         writeDebits(lane)
