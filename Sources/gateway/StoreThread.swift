@@ -14,6 +14,8 @@ final class StoreThread: @unchecked Sendable {
     /// Between two beats; a node that misses three is no longer counted.
     private static let beatMilliseconds = 1_000
     private static let nodeSeconds: Int64 = 3
+    /// Exposed keys between two looks at what else is due.
+    private static let exposuresPerRound = 16
 
     private let server: GatewayServer
     private let options: StoreOptions?
@@ -77,6 +79,7 @@ final class StoreThread: @unchecked Sendable {
     private func serve() {
         var client: RedisClient?
         var topology: StoreTopology?
+        var exposed: [ExposedKey] = []
         var lastBeat: Int64 = 0
         while !isStopping {
             // A master that was replaced as planned lives on for a while, and nobody else beats there.
@@ -84,7 +87,8 @@ final class StoreThread: @unchecked Sendable {
                 topology = server.shared.storeTopology
                 client = nil
             }
-            for exposed in server.shared.takeExposures() { handle(exposed) }
+            if exposed.isEmpty { exposed = server.shared.takeExposures() }
+            handle(&exposed)
             let now = MonotonicClock.nowMicroseconds()
             let isDue = now - lastBeat >= Int64(Self.beatMilliseconds) * 900
             let isNews = hasOneClock && (!clock.isKnown || clock.skew != toldSkew)
@@ -100,9 +104,14 @@ final class StoreThread: @unchecked Sendable {
                 }
             }
             // Until Redis has told its time the workers wait for it.
+            let pause = hasOneClock && !clock.isKnown ? 100 : Self.beatMilliseconds
             Readiness.wait(
                 server.shared.exposures.wakeup.descriptor, stopping.descriptor,
-                timeoutMilliseconds: hasOneClock && !clock.isKnown ? 100 : Self.beatMilliseconds)
+                timeoutMilliseconds: exposed.isEmpty ? pause : 0)
+        }
+        if !exposed.isEmpty {
+            server.shared.report(
+                .warning, "\(exposed.count) credentials came in clear and have not been looked up", every: 0)
         }
         if let client { _ = try? client.command(["ZREM", nodes, node]) }
     }
@@ -187,26 +196,38 @@ final class StoreThread: @unchecked Sendable {
         _ = try client.command(command)
     }
 
-    /// The caller has had its answer; what happens to the key is nobody's business but the operator's.
-    private func handle(_ exposed: ExposedKey) {
-        do {
-            let store = try KeyStore(configuration, timeoutMilliseconds: 1_000)
-            let revokes = configuration.keys.exposedKeys == .revoke
-            let actor = KeyManagement.Actor(name: "gateway", origin: exposed.address.ipText)
-            guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else {
-                return
+    /// The callers have had their answers; what happens to the keys is nobody's business but the operator's.
+    /// A few at a time, and no more after one at which the store failed: the heart has to go on beating.
+    private func handle(_ exposed: inout [ExposedKey]) {
+        guard !exposed.isEmpty else { return }
+        var count = 0
+        do throws(KeyStoreProblem) {
+            let store = try KeyStore(configuration, timeoutMilliseconds: 1_000, connects: false)
+            while count < min(exposed.count, Self.exposuresPerRound), !isStopping {
+                count += 1
+                try handle(exposed[count - 1], store)
             }
-            server.shared.countExposure()
-            let isRevoked = revokes && !configuration.keys.staticKeys.contains { $0.digest == exposed.digest }
-            if isRevoked { server.invalidate(exposed.digest) }
-            server.shared.report(
-                .warning,
-                "key \(record.id) came in clear from \(exposed.address.ipText)"
-                    + (isRevoked ? " and has been revoked" : ": replace it"), every: 60)
         } catch {
+            count = max(count, 1)
             server.shared.report(
                 .error, "a key came in clear, and the store failed: \(error.text)", every: 60)
         }
+        exposed.removeFirst(count)
+    }
+
+    private func handle(_ exposed: ExposedKey, _ store: KeyStore) throws(KeyStoreProblem) {
+        let revokes = configuration.keys.exposedKeys == .revoke
+        let actor = KeyManagement.Actor(name: "gateway", origin: exposed.address.ipText)
+        guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else {
+            return
+        }
+        server.shared.countExposure()
+        let isRevoked = revokes && !configuration.keys.staticKeys.contains { $0.digest == exposed.digest }
+        if isRevoked { server.invalidate(exposed.digest) }
+        server.shared.report(
+            .warning,
+            "key \(record.id) came in clear from \(exposed.address.ipText)"
+                + (isRevoked ? " and has been revoked" : ": replace it"), every: 60)
     }
 
     // MARK: Invalidation

@@ -159,4 +159,41 @@ struct StoreFaultTests {
         try callers.wait(for: 100)
         #expect(try callers.stop().allSatisfy { $0.status == 200 })
     }
+    /// Has that many credentials come in clear.
+    private func expose(_ count: Int, to gateway: Gateway) throws {
+        for number in 0..<count {
+            let guess = TestKey(secret: "sk_live_clear\(number)", id: "", account: "", tier: "")
+            let client = try PlainClient(port: gateway.plaintextPort)
+            try client.send(Gateway.request(key: guess))
+            #expect(try client.response().status == 426)
+        }
+    }
+
+    @Test("keys that come in clear do not keep a gateway from being counted as alive")
+    func exposedKeysAndHeartbeats() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let gateway = try start(redis, try Upstream(), port: relay.port)
+        relay.delay(milliseconds: 80)
+        try expose(100, to: gateway)
+        let end = Deadline(seconds: 8)
+        while !end.hasPassed {
+            let now = try #require(Int(redis.command("TIME").split(separator: "\n").first ?? ""))
+            let beats = try redis.command("ZRANGE", "gateway:nodes", "0", "-1", "WITHSCORES")
+            let last = try #require(Int(beats.split(separator: "\n").last ?? ""))
+            try #require(now - last <= 3, "not heard for \(now - last) s")
+        }
+    }
+
+    @Test("a gateway ends in time, however many keys came in clear before a Redis that does not answer")
+    func exposedKeysAndTheEnd() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis, try Upstream())
+        redis.freeze()
+        // The first few are taken one by one, and those that come meanwhile together.
+        let end = Deadline(seconds: 4)
+        while !end.hasPassed { try expose(10, to: gateway) }
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 8).wait("the end") { !gateway.child.isRunning }
+    }
 }
