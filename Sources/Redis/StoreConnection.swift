@@ -268,13 +268,20 @@ package final class StoreConnection {
                 sendWire()
                 return
             case .closed:
-                close("Redis has closed the connection")
+                endSession("Redis has closed the connection")
                 return
             case .failed:
-                close("the TLS session broke")
+                endSession("the TLS session broke")
                 return
             }
         }
+    }
+
+    /// Closes when the session is over. What OpenSSL had to say about that is not left in the wire, where the
+    /// records of whoever uses it next would stand behind it.
+    private func endSession(_ reason: String) {
+        wire.clearOutbound()
+        close(reason)
     }
 
     private func readPreamble() {
@@ -353,7 +360,7 @@ package final class StoreConnection {
         while offset < block.count, phase != .closed {
             let end = min(block.count, offset + 65_536)
             guard session.write(block.span(offset..<end)) else {
-                close("the TLS session broke")
+                endSession("the TLS session broke")
                 return
             }
             offset = end

@@ -91,6 +91,45 @@ final class Loop {
     }
 }
 
+/// A cable to a server on which nothing moves by itself, so that a test can put bytes of its own on it.
+private final class Cable {
+    let port: UInt16
+    private let listener: Descriptor
+    private let serverPort: UInt16
+    private var near = Descriptor.none
+    private var far = Descriptor.none
+
+    init(to serverPort: UInt16) throws {
+        self.serverPort = serverPort
+        listener = try Socket.listen(
+            on: SocketAddress(ipv4: 0x7F00_0001, port: 0), reusePort: false, backlog: 1)
+        port = try #require(Socket.localAddress(listener)).port
+    }
+
+    deinit { for end in [listener, near, far] where end.isOpen { Socket.close(end) } }
+
+    /// Carries what has come, both ways.
+    func move() throws {
+        if !near.isOpen {
+            guard case .accepted(let accepted, _) = Socket.accept(on: listener) else { return }
+            near = accepted
+            far = try Socket.connect(to: SocketAddress(ipv4: 0x7F00_0001, port: serverPort)).descriptor
+            _ = Readiness.wait(far, forWriting: true, timeoutMilliseconds: 1_000)
+        }
+        carry(from: near, to: far)
+        carry(from: far, to: near)
+    }
+
+    private func carry(from source: Descriptor, to target: Descriptor) {
+        var block = Block.allocate(capacity: 65_536)
+        defer { block.deallocate() }
+        if case .bytes = Socket.receive(source, into: &block) { _ = Socket.send(target, block.readable) }
+    }
+
+    /// Has the near end read bytes that the server did not send.
+    func inject(_ bytes: [UInt8]) { _ = Socket.send(near, bytes.span) }
+}
+
 @Suite("Connections of workers", .enabled(if: RedisServer.isAvailable))
 struct StoreConnectionTests {
     @Test("a connection is ready with the script's name", arguments: Route.allCases)
@@ -318,6 +357,23 @@ struct StoreConnectionTests {
             #expect(loop.connection?.nextReply() == nil)
             #expect(loop.connection?.output.isEmpty == true)
         }
+    }
+
+    @Test("a TLS session that breaks leaves nothing in the wire that it shares with others")
+    func brokenSession() throws {
+        let server = try RedisServer()
+        let cable = try Cable(to: server.tlsPort)
+        let loop = try Loop(port: Int(cable.port), serverName: "localhost", caPath: server.caPath)
+        try loop.connect()
+        try loop.turn { connection in
+            try? cable.move()
+            return connection.phase == .ready
+        }
+        // A record that no key fits: OpenSSL answers with an alert.
+        cable.inject([0x17, 3, 3, 0, 32] + [UInt8](repeating: 0x5A, count: 32))
+        try loop.turn { $0.phase == .closed }
+        #expect(loop.connection?.failureReason == "the TLS session broke")
+        #expect(!loop.wire.hasOutbound)
     }
 
     @Test("a certificate for another name is not accepted")
