@@ -55,8 +55,10 @@ extension Worker {
         var lease = lease(of: account)
         let isOwing = lease?.value.isOwing ?? false
         var wanted: Int64 = 0
+        // Calls under other windows only: they come next, once nothing is owed for these.
+        let othersWait = account.value.debited.count == 0 && account.value.waiting.count > 0
         let isInDemand = account.value.debited.count > 0 || (lease.map { $0.value.spent.count > 0 } ?? false)
-        if isInDemand, !account.value.isRecalled, windows.count > 0, !isCautious(windows) {
+        if isInDemand, !othersWait, !account.value.isRecalled, windows.count > 0, !isCautious(windows) {
             wanted = account.value.demand.wanted(
                 length: Lease.length(of: windows), cost: account.value.debitedCost)
         }
