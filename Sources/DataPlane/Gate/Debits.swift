@@ -292,10 +292,11 @@ extension Worker {
             return
         }
         let slot = isCluster ? ClusterSlot.of(Array(name.utf8).span) : 0
-        guard
-            let account = accounts.allocate(
-                Account(hash: hash, name: .constant(name), slot: slot, holders: 1))
-        else { return }
+        var block = Block.constant(name)
+        guard let account = accounts.allocate(Account(hash: hash, name: block, slot: slot, holders: 1)) else {
+            block.deallocate()
+            return
+        }
         store.value.accounts[hash] = Int32(account.index)
         key.value.accountSlot = Int32(account.index)
     }

@@ -60,7 +60,7 @@ enum HardLimits {
     static let expiryGraceMicroseconds: Int64 = 500_000
     /// Calls that wait for one worker's look-ups and debits.
     static let parkedCalls = 16_384
-    /// Accounts that one worker follows at once.
+    /// Accounts that one worker can follow at once; more where `keys.cache.entries` asks for more.
     static let accounts = 262_144
     /// Those among them that are followed after their last call until their permits no longer count.
     static let tidiedAccounts = 131_072

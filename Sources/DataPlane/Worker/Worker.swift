@@ -159,8 +159,8 @@ package final class Worker {
     let traceLog: AccessLogBuffer
     let ways: StoreWays
     let store = Mutable(StoreState())
-    let accounts = SlotTable<Account>(capacity: HardLimits.accounts)
-    let leases = SlotTable<Lease>(capacity: HardLimits.accounts)
+    let accounts: SlotTable<Account>
+    let leases: SlotTable<Lease>
     /// As whom this worker holds leases, and where they are called back.
     let holderName: Block
     let recallChannel: Block
@@ -200,6 +200,10 @@ package final class Worker {
         // Every call has a connection or a stream, and connections wait idle beside them.
         upstreamConnections = SlotTable(capacity: connections * 4)
         keys = SlotTable(capacity: configuration.keys.cacheEntries + connections + 1_024)
+        // Every key may be of another account. Pages that are never touched cost nothing.
+        let accountsMax = min(1 << 24, max(HardLimits.accounts, keys.capacity + HardLimits.tidiedAccounts))
+        accounts = SlotTable(capacity: accountsMax)
+        leases = SlotTable(capacity: accountsMax)
         let now = MonotonicClock.nowMicroseconds()
         timers = TimerWheel(timers: connections * 6, nowMicroseconds: now)
         wire = try TLSWire(outboundCapacity: 2 * HardLimits.outputBytes)
