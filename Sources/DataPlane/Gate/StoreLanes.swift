@@ -16,7 +16,11 @@ extension Worker {
     @inline(__always)
     func lane(of account: Slot<Account>) -> StoreLane? {
         guard isCluster else { return firstLane }
-        if account.value.askedLane >= 0 { return store.value.lanes[Int(account.value.askedLane)] }
+        if account.value.askedLane >= 0 {
+            // Nothing may have been sent there since, and its master may be gone by now.
+            let asked = store.value.lanes[Int(account.value.askedLane)]
+            if asked.takesCalls { return asked }
+        }
         return lane(ofSlot: account.value.slot)
     }
 
@@ -210,7 +214,7 @@ extension Worker {
 
     /// Has Redis learn the script before the debits that follow.
     func loadScript(_ lane: StoreLane) {
-        guard lane.connection.loadScript(), !lane.state.value.pending.isFull else { return }
+        guard !lane.state.value.pending.isFull, lane.connection.loadScript() else { return }
         lane.state.value.needsScript = false
         lane.state.value.pending.append(
             PendingCommand(kind: .script, sentMicroseconds: MonotonicClock.nowMicroseconds()))
