@@ -41,24 +41,35 @@ package final class StoreDirectory {
     // MARK: Sentinel
 
     private func findBySentinel(_ name: String) throws(RedisError) -> StoreTopology {
-        var best: (node: StoreNode, epoch: Int64)?
+        var best: SentinelAnswer?
         var problem = RedisError.unreachable("no sentinel answers")
+        var answering: [StoreNode] = []
+        var named: [StoreNode] = []
         for sentinel in nodes {
             do throws(RedisError) {
                 let answer = try askSentinel(sentinel, name)
                 if best.map({ $0.epoch < answer.epoch }) ?? true { best = answer }
+                answering.append(sentinel)
+                named += answer.others
             } catch {
                 clients[sentinel] = nil
                 problem = .unreachable("sentinel \(sentinel): \(error.text)")
             }
         }
         guard let best else { throw problem }
+        // Those that did not answer come last, and are forgotten when nobody speaks of them any more: each
+        // costs a timeout.
+        let silent = nodes.filter { !answering.contains($0) }
+        nodes = answering
+        for node in named where !silent.contains(node) { remember(node) }
+        for node in silent where configured.contains(node) || named.contains(node) { remember(node) }
         return StoreTopology(masters: [try checked(best.node)], owners: [])
     }
 
-    private func askSentinel(
-        _ sentinel: StoreNode, _ name: String
-    ) throws(RedisError) -> (node: StoreNode, epoch: Int64) {
+    /// Where a sentinel sees the master, of which configuration, and the other sentinels that it knows.
+    private typealias SentinelAnswer = (node: StoreNode, epoch: Int64, others: [StoreNode])
+
+    private func askSentinel(_ sentinel: StoreNode, _ name: String) throws(RedisError) -> SentinelAnswer {
         let client = try sentinelClient(sentinel)
         // While a failover is under way the first answer is ahead of the second, which has the epoch.
         let answers = try client.pipeline([
@@ -69,17 +80,17 @@ package final class StoreDirectory {
         guard let place = answers[0].elements, place.count == 2, let host = place[0].text,
             let port = place[1].text.flatMap({ Int($0) }), (1...65_535).contains(port)
         else { throw .server("it knows no master named \(name)") }
-        for other in answers[2].elements ?? [] { learn(other.fields ?? [], host: "ip") }
+        let others = (answers[2].elements ?? []).compactMap { Self.place($0.fields ?? []) }
         let epoch = answers[1].fields?.first { $0.name == "config-epoch" }.flatMap { Int64($0.value) }
-        return (StoreNode(host: host, port: port), epoch ?? 0)
+        return (StoreNode(host: host, port: port), epoch ?? 0, others)
     }
 
-    private func learn(_ fields: [(name: String, value: String)], host: String) {
-        guard let address = fields.first(where: { $0.name == host })?.value,
+    private static func place(_ fields: [(name: String, value: String)]) -> StoreNode? {
+        guard let host = fields.first(where: { $0.name == "ip" })?.value,
             let port = fields.first(where: { $0.name == "port" }).flatMap({ Int($0.value) }),
             (1...65_535).contains(port)
-        else { return }
-        remember(StoreNode(host: address, port: port))
+        else { return nil }
+        return StoreNode(host: host, port: port)
     }
 
     private func remember(_ node: StoreNode) {

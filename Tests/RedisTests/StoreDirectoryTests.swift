@@ -44,14 +44,15 @@ struct StoreDirectoryTests {
     }
 
     private func directory(
-        _ sentinels: [UInt16], name: String = "main", password: String? = nil
+        _ sentinels: [UInt16], name: String = "main", password: String? = nil,
+        timeoutMilliseconds: Int = 2_000
     ) -> StoreDirectory {
         let nodes = sentinels.map { StoreNode(host: "127.0.0.1", port: Int($0)) }
         return StoreDirectory(
             StoreOptions(
                 transport: .sentinel(nodes, name: name, tls: false),
                 credentials: StoreCredentials(user: nil, password: password), database: 0, caPath: nil),
-            timeoutMilliseconds: 2_000)
+            timeoutMilliseconds: timeoutMilliseconds)
     }
 
     @Test("of sentinels that disagree, the one with the latest configuration is believed")
@@ -92,6 +93,45 @@ struct StoreDirectoryTests {
         #expect(try directory.find().masters.map(\.address) == [new.address])
         first.stop()
         #expect(try directory.find().masters.map(\.address) == [new.address])
+    }
+
+    @Test("a sentinel that is silent is asked last, and no longer at all when nobody speaks of it")
+    func silent() throws {
+        let master = try server("master")
+        let asked = Shared<[String]>([])
+        func silentSentinel(_ name: String) throws -> ScriptedServer {
+            try ScriptedServer { _ in
+                asked.update { $0.append(name) }
+                return nil
+            }
+        }
+        let (configured, named) = (try silentSentinel("configured"), try silentSentinel("named"))
+        let others = Shared([named.address.port])
+        let talking = try ScriptedServer { command in
+            switch command.dropFirst().first {
+            case "GET-MASTER-ADDR-BY-NAME":
+                asked.update { $0.append("talking") }
+                return Self.bulk(["127.0.0.1", "\(master.address.port)"])
+            case "MASTER": return Self.bulk(["name", "main", "config-epoch", "1"])
+            case "SENTINELS":
+                let list = others.value.map { Self.bulk(["ip", "127.0.0.1", "port", "\($0)"]) }
+                return "*\(list.count)\r\n" + list.joined()
+            default: return "+PONG\r\n"
+            }
+        }
+        defer { for server in [master, configured, named, talking] { server.stop() } }
+        let directory = directory(
+            [configured.address.port, talking.address.port], timeoutMilliseconds: 250)
+        func round() throws -> [String] {
+            asked.update { $0 = [] }
+            _ = try directory.find()
+            return asked.value
+        }
+        #expect(try round() == ["configured", "talking"])
+        #expect(try round() == ["talking", "named", "configured"])
+        others.update { $0 = [] }
+        #expect(try round() == ["talking", "named", "configured"])
+        #expect(try round() == ["talking", "configured"])
     }
 
     @Test("only a sentinel that asks for a password is told it", arguments: [true, false])
