@@ -136,6 +136,25 @@ struct StoreFaultTests {
         }
         #expect(try gateway.metric(stale) ?? 0 <= before + 2)
     }
+    @Test("a record that changes again and again is waited for no longer than the timeout")
+    func restlessRecord() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let gateway = try start(redis, try Upstream(), port: relay.port)
+        relay.delay(milliseconds: 150, exceptCarrying: "TRACKING")
+        let changes = TestThread {
+            try redis.command(["-r", "400", "-i", "0.01", "HSET", Self.name, "name", "restless"])
+        }
+        try Deadline(seconds: 5).wait("the first change") {
+            try redis.command("HGET", Self.name, "name") == "restless"
+        }
+        let start = ContinuousClock.now
+        #expect(try gateway.call(key: Self.key).status == 503)
+        #expect(start.duration(to: .now) < .seconds(2))
+        try changes.join(within: 20)
+        try Deadline(seconds: 5).wait("the key") { try gateway.call(key: Self.key).status == 200 }
+    }
+
     @Test("leases that are called back while a new connection proves itself do not break it")
     func recalledWhileProbing() throws {
         let redis = try RedisServer()

@@ -61,11 +61,15 @@ final class Relay: Sendable {
 
     deinit { listener.stop() }
 
-    /// From now on whatever the server says arrives that much later.
-    func delay(milliseconds: Int32) {
+    /// From now on whatever the server says arrives that much later, except on the connections that have
+    /// carried `text` outward.
+    func delay(milliseconds: Int32, exceptCarrying text: String? = nil) {
         delayMilliseconds.withLock { $0 = milliseconds }
         lines.withLock { lines in
-            for line in lines { line.delayMilliseconds.withLock { $0 = milliseconds } }
+            for line in lines {
+                if let text, line.beginning.withLock({ $0.contains(text) }) { continue }
+                line.delayMilliseconds.withLock { $0 = milliseconds }
+            }
         }
     }
 
