@@ -18,8 +18,8 @@ public struct ProcessUsage: Sendable {
         return resident * Int64(sysconf(Int32(_SC_PAGESIZE)))
     }
 
-    /// Gives the kernel back what the allocator holds without need. Takes milliseconds, for which threads that
-    /// allocate may wait.
+    /// Gives the kernel back what the allocator holds without need. Takes milliseconds, for which threads
+    /// that allocate may wait.
     public static func returnFreedMemory() { gw_return_freed_memory() }
 
     public static func read() -> ProcessUsage {

@@ -6,10 +6,11 @@ import Testing
 struct StoreTransportTests {
     private static let key = TestKey(secret: "sk_live_stored", id: "", account: "", tier: "")
 
-    private func start(_ url: String, _ extra: String = "") throws -> Gateway {
+    private func start(_ url: String, _ extra: String = "", launcher: [String] = []) throws -> Gateway {
         try Gateway(
             Setup(try Upstream()).with {
                 $0.keys = []
+                $0.launcher = launcher
                 $0.store = "url: \"\(url)\"\n\(extra)"
             })
     }
@@ -28,6 +29,14 @@ struct StoreTransportTests {
         #expect(try redis.command("LLEN", "gateway:limit:{stored}:60s") == "2")
         try redis.command("DEL", "gateway:key:\(sha256Hexadecimal(Self.key.secret))")
         try Deadline(seconds: 1).wait("the revocation") { try gateway.call(key: Self.key).status == 401 }
+    }
+
+    @Test("a Redis that listens at one of its name's addresses only is found")
+    func addresses() throws {
+        let redis = try RedisServer()
+        let hosts = try Hosts("127.0.0.1 two.test", "::1 two.test")
+        let gateway = try start("redis://two.test:\(redis.port)", launcher: hosts.launcher)
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
     }
 
     @Test("a user of Redis that may do no more than it has to is enough")

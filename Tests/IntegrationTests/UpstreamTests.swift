@@ -115,24 +115,18 @@ struct UpstreamTests {
 
     @Test("a name leads to each of its addresses, and no longer to one that it has given up")
     func addresses() throws {
-        let folder = try TemporaryFolder()
         // The upstream listens at one of them.
-        let names = try folder.write("hosts", "127.0.0.1 localhost two.test\n::1 two.test\n")
+        let hosts = try Hosts("127.0.0.1 two.test", "::1 two.test")
         let upstream = try Upstream()
         let gateway = try Gateway(
             Setup().with {
                 $0.upstreamEndpoints = ["http://two.test:\(upstream.port)"]
-                $0.launcher = [
-                    "unshare", "-rm", "bash", "-c",
-                    "mount --bind \"\(names)\" /etc/hosts && exec \"$0\" \"$@\"",
-                ]
+                $0.launcher = hosts.launcher
             })
         for _ in 0..<4 { #expect(try gateway.call(method: "POST", body: "x").status == 200) }
         #expect(upstream.connectionCount == 1)
-        // In place: the mount holds on to the file. Names are looked up every ten seconds.
-        let file = try #require(FileHandle(forWritingAtPath: names))
-        try file.truncate(atOffset: 0)
-        try file.write(contentsOf: Data("127.0.0.1 localhost\n127.0.0.9 two.test\n".utf8))
+        // Names are looked up every ten seconds.
+        try hosts.replace("127.0.0.9 two.test")
         // An address may be missing in some answers.
         try Deadline(seconds: 60).wait("the warm connection to be left") {
             poll(nil, 0, 100)

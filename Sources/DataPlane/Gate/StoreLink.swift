@@ -43,13 +43,23 @@ extension Worker {
         switch plan.configuration.store.endpoint {
         case .unixSocket(let path): lane.connection.connect(toUnixPath: path)
         default:
-            guard let address = ways.isFollowing ? lane.address : shared.storeAddress else {
+            guard let address = ways.isFollowing ? lane.address : storeAddress(lane) else {
                 scheduleAttempt(lane, "the store's name has not been resolved")
                 return
             }
+            lane.state.value.address = address
             lane.connection.connect(to: address, serverName: lane.state.value.master?.node.host)
         }
         if lane.connection.phase == .closed { noteStorePhase(lane) }
+    }
+
+    /// The address to try: the last one, or the next when that could not be reached.
+    private func storeAddress(_ lane: StoreLane) -> SocketAddress? {
+        let addresses = shared.storeAddresses
+        guard let last = lane.state.value.address, let place = addresses.firstIndex(of: last) else {
+            return addresses.first
+        }
+        return addresses[(lane.state.value.isAddressBad ? place + 1 : place) % addresses.count]
     }
 
     private func scheduleAttempt(_ lane: StoreLane, _ reason: String) {
@@ -132,8 +142,9 @@ extension Worker {
         if lane.isReady {
             if !lane.state.value.wasReady { laneIsReady(lane) }
         } else if lane.state.value.wasReady || lane.connection.phase == .closed {
-            let concernsCalls = lane.state.value.wasReady || lane.state.value.isFresh
-            if lane.state.value.wasReady {
+            let wasReady = lane.state.value.wasReady
+            let concernsCalls = wasReady || lane.state.value.isFresh
+            if wasReady {
                 lane.state.value.breaker.trip(nowMicroseconds: state.value.nowMicroseconds)
             }
             lane.state.value.wasReady = false
@@ -148,6 +159,7 @@ extension Worker {
             if lane.connection.phase == .closed,
                 lane.state.value.nextAttemptMicroseconds <= state.value.nowMicroseconds
             {
+                lane.state.value.isAddressBad = !wasReady
                 scheduleAttempt(lane, lane.connection.failureReason)
             }
         }

@@ -153,6 +153,9 @@ struct StoreLaneState {
     var delay = ReconnectDelay()
     var nextAttemptMicroseconds: Int64 = 0
     var attemptMicroseconds: Int64 = 0
+    /// Where it led last, of the addresses of the store's name, and whether that could not be reached.
+    var address: SocketAddress?
+    var isAddressBad = false
     var wasReady = false
     /// Never tried before: what is for it waits for the first attempt instead of counting as an outage.
     var isFresh = false

@@ -2,8 +2,8 @@ import Reactor
 
 /// What a name has stood for, look-up by look-up.
 ///
-/// Some servers of names tell a few of many addresses, other ones at each question. Whatever is among what they
-/// tell stays where it is, and what is not goes only when it has been missing for a while.
+/// Some servers of names tell a few of many addresses, other ones at each question. Whatever is among what
+/// they tell stays where it is, and what is not goes only when it has been missing for a while.
 struct NameRecord: Sendable {
     /// Look-ups in a row without an address after which its connections are given up.
     static let missesMax = 3

@@ -59,9 +59,7 @@ final class Resolver: Sendable {
         let plan = server.plan
         if case .redis(let host, let port, _) = plan.configuration.store.endpoint {
             let found = NameResolver.resolve(host: host, port: UInt16(clamping: port))
-            if let address = found.first, server.shared.storeAddress.map({ !found.contains($0) }) ?? true {
-                server.shared.storeAddress = address
-            }
+            if !found.isEmpty { server.shared.storeAddresses = found }
         }
         state.withLock { state in
             for (number, addresses, retired) in lookUp(plan, &state, server, onlyUnknown: false) {

@@ -103,8 +103,8 @@ extension Worker {
 
     /// Takes what an endpoint's name stands for now.
     ///
-    /// - Parameter retired: addresses that it has not stood for in a while. Warm connections to them would keep
-    ///   calls there for as long as there are calls.
+    /// - Parameter retired: addresses that it has not stood for in a while. Warm connections to them would
+    ///   keep calls there for as long as there are calls.
     func adopt(_ addresses: [SocketAddress], of endpoint: Int, retired: [SocketAddress]) {
         snapshot.value.addresses[endpoint] = addresses
         let place = endpoints[endpoint].address.flatMap { addresses.firstIndex(of: $0) } ?? 0

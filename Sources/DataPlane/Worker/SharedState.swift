@@ -76,7 +76,7 @@ package final class SharedState: Sendable {
     private let changesHeard = Atomic<Int64>(0)
     private let liveNodeCount = Atomic<Int>(1)
     package let storeClock = SharedStoreClock()
-    private let storeAddressCell = Mutex<SocketAddress?>(nil)
+    private let storeAddressesCell = Mutex<[SocketAddress]>([])
     let generations = StoreGenerations()
     let rollCall = RollCall()
     private let topologyCell = Mutex<StoreTopology?>(nil)
@@ -205,9 +205,9 @@ package final class SharedState: Sendable {
     }
 
     /// Where the store's name leads; looked up off the workers.
-    package var storeAddress: SocketAddress? {
-        get { storeAddressCell.withLock { $0 } }
-        set { storeAddressCell.withLock { $0 = newValue } }
+    package var storeAddresses: [SocketAddress] {
+        get { storeAddressesCell.withLock { $0 } }
+        set { storeAddressesCell.withLock { $0 = newValue } }
     }
 
     /// The masters that a sentinel or a cluster has named last; nil before the first, and without either.
