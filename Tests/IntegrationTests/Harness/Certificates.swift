@@ -34,9 +34,9 @@ struct Certificate: Sendable {
             "openssl",
             ["req", "-x509", "-nodes", "-days", "\(days)", "-subj", "/CN=\(names[0])", "-newkey"]
                 + algorithm + [
-                "-addext", "subjectAltName=" + alternatives.joined(separator: ","),
-                "-keyout", keyPath, "-out", chainPath,
-            ])
+                    "-addext", "subjectAltName=" + alternatives.joined(separator: ","),
+                    "-keyout", keyPath, "-out", chainPath,
+                ])
         guard outcome.status == 0 else { throw HarnessError(outcome.error) }
     }
 }
