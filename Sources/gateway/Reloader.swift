@@ -22,15 +22,15 @@ final class Reloader {
     private(set) var facts: ReloadFacts
     private(set) var certificates: [(subject: String, notAfter: Int64)] = []
     /// The files as they were when last read, and as they were at the last look.
-    private var read: [String]
-    private var seen: [String]
+    private var read: [String: String]
+    private var seen: [String: String]
     private var looksAt: Int64 = 0
     private var warnsAt: Int64 = 0
     /// The lowest of `expiryDays` that has been logged for each certificate.
     private var warned: [String: Int64] = [:]
 
     /// - Parameter files: what `look` returned before the server read any of them.
-    init(_ server: GatewayServer, _ source: Source?, files: [String]) {
+    init(_ server: GatewayServer, _ source: Source?, files: [String: String]) {
         self.server = server
         self.source = source
         facts = ReloadFacts(acceptedSeconds: WallClock.nowSeconds())
@@ -45,7 +45,8 @@ final class Reloader {
         guard let source else {
             return ReloadOutcome(isAccepted: false, problems: ["there is no configuration file to read"])
         }
-        read = Self.look(at: server.accepted)
+        let before = Self.look(at: server.accepted)
+        read = before
         seen = read
         do {
             let configuration = try source()
@@ -57,7 +58,9 @@ final class Reloader {
             facts.accepted += 1
             facts.lastSucceeded = true
             facts.acceptedSeconds = WallClock.nowSeconds()
-            read = files
+            // Of a file that only a new process takes, the one of before is in use.
+            read = Self.look(at: server.accepted)
+            for path in read.keys { read[path] = files[path] ?? before[path] ?? read[path] }
             seen = read
             certificates = Self.inspect(configuration)
             warnsAt = 0
@@ -113,13 +116,17 @@ final class Reloader {
         warned = warned.filter { names.contains($0.key) }
     }
 
-    /// The present state of the files whose change is a reason to reload.
-    static func look(at configuration: GatewayConfiguration) -> [String] {
-        let pairs = configuration.listen.certificates.flatMap { [$0.chainPath, $0.privateKeyPath] }
-        let authorities =
-            configuration.upstreams.compactMap(\.caPath)
+    /// The present state of the files whose change is a reason to reload, by path.
+    static func look(at configuration: GatewayConfiguration) -> [String: String] {
+        var found: [String: String] = [:]
+        for path in paths(of: configuration) { found[path] = FileReader.identity(path: path) }
+        return found
+    }
+
+    private static func paths(of configuration: GatewayConfiguration) -> [String] {
+        configuration.listen.certificates.flatMap { [$0.chainPath, $0.privateKeyPath] }
+            + configuration.upstreams.compactMap(\.caPath)
             + [configuration.listen.clientCAPath, configuration.store.caPath].compactMap(\.self)
-        return (pairs + authorities).map(FileReader.identity)
     }
 
     private static func inspect(

@@ -201,9 +201,12 @@ final class StoreThread: @unchecked Sendable {
     private func handle(_ exposed: inout [ExposedKey]) {
         guard !exposed.isEmpty else { return }
         var count = 0
+        let deadline = MonotonicClock.nowMicroseconds() + Int64(Self.beatMilliseconds) * 1_000
         do throws(KeyStoreProblem) {
             let store = try KeyStore(configuration, timeoutMilliseconds: 1_000, connects: false)
-            while count < min(exposed.count, Self.exposuresPerRound), !isStopping {
+            while count < min(exposed.count, Self.exposuresPerRound), !isStopping,
+                MonotonicClock.nowMicroseconds() < deadline
+            {
                 count += 1
                 try handle(exposed[count - 1], store)
             }

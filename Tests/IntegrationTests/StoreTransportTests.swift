@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Testing
 
 /// The ways to Redis: TLS, a Unix socket, passwords.
@@ -62,6 +63,20 @@ struct StoreTransportTests {
         let checked = try ChildProcess.run(
             try Gateway.binary(), ["check", "--live", "--config", gateway.configurationPath])
         #expect(checked.status == 0 && checked.error.contains(warning))
+    }
+
+    @Test("a path to an authority that only a new process takes has nothing read again and again")
+    func movedAuthority() throws {
+        let redis = try RedisServer(.tls)
+        let folder = try TemporaryFolder()
+        let chain = try Certificate.shared.get().chainPath
+        let moved = try folder.write("moved.pem", try String(contentsOfFile: chain, encoding: .utf8))
+        let gateway = try start(redis.url, "ca: \"\(chain)\"")
+        try gateway.rewriteConfiguration { $0.replacing("ca: \"\(chain)\"", with: "ca: \"\(moved)\"") }
+        try gateway.reload(to: 2)
+        // Files are looked at every second, and a change is believed at the second look.
+        poll(nil, 0, 3_500)
+        #expect(try gateway.metric("gateway_config_generation") == 2)
     }
 
     @Test("an authority that is replaced in its file is said to wait for a new process")

@@ -37,11 +37,7 @@ extension Worker {
         case .absent:
             metrics.cache.add(WorkerMetrics.CacheResult.miss.rawValue)
         }
-        switch slot.value.resolvedKey {
-        case Downstream.resolvedUnknown: return .refused(.keyUnknown)
-        case Downstream.resolvedUnavailable: return recall(fingerprint, digest(of: token))
-        default: break
-        }
+        // Before what a look-up came to: a reload may have changed both since.
         if let refusal = refusal(ofShape: token) { return .refused(refusal) }
         let digest = digest(of: token)
         if let record = plan.staticKeys[digest] {
@@ -49,6 +45,11 @@ extension Worker {
                 return .refused(.overloaded)
             }
             return standing(Int32(key.index))
+        }
+        switch slot.value.resolvedKey {
+        case Downstream.resolvedUnknown: return .refused(.keyUnknown)
+        case Downstream.resolvedUnavailable: return recall(fingerprint, digest)
+        default: break
         }
         guard hasStore else {
             cache.insertUnknown(

@@ -93,16 +93,17 @@ extension Worker {
         }
         let digest = lookups[number].digest
         let fingerprint = lookups[number].fingerprint
-        let answer = read(reply, digest)
+        // It may have been declared meanwhile.
+        let declared = plan.staticKeys[digest]
+        let answer = declared.map { .record($0) } ?? read(reply, digest)
         if lookups[number].isRevisit {
             lookups[number].isUsed = false
-            // It may have been declared meanwhile.
-            concludeRevisit(digest, plan.staticKeys[digest].map { .record($0) } ?? answer)
+            concludeRevisit(digest, answer)
             return
         }
         switch answer {
         case .record(let record):
-            shared.knownKeys.insert(record, verifiedAtMicroseconds: asked)
+            if declared == nil { shared.knownKeys.insert(record, verifiedAtMicroseconds: asked) }
             let key = remember(record, fingerprint, verifiedAtMicroseconds: asked)
             // Its shape was judged by the configuration of then.
             key?.value.generation = lookups[number].generation

@@ -159,8 +159,10 @@ extension Worker {
             if lane.connection.phase == .closed,
                 lane.state.value.nextAttemptMicroseconds <= state.value.nowMicroseconds
             {
-                lane.state.value.isAddressBad = !wasReady
-                scheduleAttempt(lane, lane.connection.failureReason)
+                let reason = lane.connection.failureReason
+                // A replica has the master's name too, where somebody has given them one.
+                lane.state.value.isAddressBad = !wasReady || StoreRefusal(text: reason) == .readOnly
+                scheduleAttempt(lane, reason)
             }
         }
     }

@@ -84,7 +84,8 @@ extension GatewayServer {
         memoryKeys = keys
         generation &+= 1
         let fresh = ServingPlan(accepted.declaring(keys), assigned, generation: generation)
-        resolver.adopt(Resolver.Pending(plan: fresh, adoptions: workers.map { _ in Adoption(fresh) }))
+        resolver.adopt(
+            Resolver.Pending(plan: fresh, adoptions: workers.map { _ in Adoption(fresh) }, hasNames: false))
     }
 }
 

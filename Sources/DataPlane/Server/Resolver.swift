@@ -14,9 +14,11 @@ final class Resolver: Sendable {
         var plan: ServingPlan
         /// One for each worker.
         var adoptions: [Adoption]
+        /// Whether it may have new names: they are looked up first, which may take seconds.
+        var hasNames = true
     }
 
-    private static let intervalMilliseconds = 10_000
+    private static let intervalMicroseconds: Int64 = 10_000_000
 
     /// Touched by the thread that starts the server, then by the resolver's own.
     private struct State: Sendable {
@@ -35,14 +37,16 @@ final class Resolver: Sendable {
 
     func run(_ server: GatewayServer) {
         state.withLock { updateChecks(&$0, server) }
+        var isDueAt = MonotonicClock.nowMicroseconds() + Self.intervalMicroseconds
         while true {
+            let wait = (isDueAt - MonotonicClock.nowMicroseconds()) / 1_000
             Readiness.wait(
-                pending.wakeup.descriptor, server.stop.descriptor,
-                timeoutMilliseconds: Self.intervalMilliseconds)
+                pending.wakeup.descriptor, server.stop.descriptor, timeoutMilliseconds: Int(max(0, wait)))
             guard !Self.isSignalled(server.stop) else { break }
-            let reloads = pending.takeAll()
-            for reload in reloads { publish(reload, server) }
-            if reloads.isEmpty { resolveAll(server) }
+            for reload in pending.takeAll() { publish(reload, server) }
+            guard MonotonicClock.nowMicroseconds() >= isDueAt else { continue }
+            resolveAll(server)
+            isDueAt = MonotonicClock.nowMicroseconds() + Self.intervalMicroseconds
         }
         state.withLock { state in
             for check in state.checks { check.end() }
@@ -103,7 +107,7 @@ final class Resolver: Sendable {
             let kept = Set(reload.plan.numbers.endpoints.numbers)
             let fresh = reload.plan.numbers.endpoints.fresh
             state.resolved = state.resolved.filter { kept.contains($0.key) && !fresh.contains($0.key) }
-            let found = lookUp(reload.plan, &state, server, onlyUnknown: true)
+            let found = reload.hasNames ? lookUp(reload.plan, &state, server, onlyUnknown: true) : []
             for adoption in reload.adoptions {
                 adoption.addresses = found.map { ($0.endpoint, $0.addresses) }
             }

@@ -34,6 +34,7 @@ struct RoutePlan {
 
     mutating func deallocate() {
         host.deallocate()
+        defaultHost.deallocate()
         stripPrefix.deallocate()
         addPrefix.deallocate()
         insufficientScope.deallocate()
