@@ -23,18 +23,22 @@ struct Demo: ParsableCommand {
     }
 
     func run() throws {
+        // Nobody else can have made a folder of this name, and one that is there already is not taken.
+        let name = RandomSource.bytes(8).map { String(UInt16($0) | 0x100, radix: 16).dropFirst() }.joined()
         let directory = FileManager.default.temporaryDirectory.appending(
-            path: "gateway-demo-\(ProcessLimits.processIdentifier)", directoryHint: .isDirectory)
-        defer { try? FileManager.default.removeItem(at: directory) }
+            path: "gateway-demo-\(name)", directoryHint: .isDirectory)
         do {
+            // Before the upstream's thread, which would take them as they come.
+            let signals = try Service.takeSignals()
             try FileManager.default.createDirectory(
-                at: directory, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+                at: directory, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
+            defer { try? FileManager.default.removeItem(at: directory) }
             let certificate = try writeCertificate(in: directory)
             let upstream = try DemoUpstream.start()
             let keys = try DemoKey.makeAll()
             let token = try writeToken(in: directory)
             let configuration = try configuration(certificate, token.path, upstream, keys)
-            try Service(configuration).run { service in
+            try Service(configuration, signals: signals).run { service in
                 Console.out(DemoText.make(service, keys, token: token.text))
             }
         } catch let problem as ServerProblem {

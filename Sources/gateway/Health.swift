@@ -42,13 +42,14 @@ struct DemoUpstreamCommand: ParsableCommand {
     var address = "127.0.0.1:3000"
 
     func run() throws {
+        // Before the upstream's thread, which would take them as they come.
+        let signals = try Signals.install()
         do {
             let bound = try DemoUpstream.start(address)
             Console.out("the demo upstream listens on \(bound)")
         } catch let problem as ServerProblem {
             throw fail(Status.unavailable, problem.text)
         }
-        let signals = try Signals.install()
         _ = Readiness.wait(signals, forWriting: false, timeoutMilliseconds: -1)
     }
 }

@@ -45,15 +45,17 @@ final class Service {
 
     /// Binds everything.
     ///
-    /// - Parameter source: reads the configuration again; nil where there is no file to read.
+    /// - Parameters:
+    ///   - source: reads the configuration again; nil where there is no file to read.
+    ///   - taken: what `takeSignals` has returned, where other threads had to be started first.
     /// - Throws: `ServerProblem`.
     init(
-        _ configuration: GatewayConfiguration, source: Reloader.Source? = nil
+        _ configuration: GatewayConfiguration, source: Reloader.Source? = nil, signals taken: Descriptor? = nil
     ) throws(ServerProblem) {
         environment = Environment.all()
         manager = ServiceManager(environment: environment)
+        signals = if let taken { taken } else { try Self.takeSignals() }
         do {
-            signals = try Signals.install()
             poller = try Poller()
             try poller.add(signals, token: Tokens.signals, .read)
         } catch {
@@ -107,6 +109,15 @@ final class Service {
         loop()
         guard let exit = try? ExitGuard(signals, manager, isHurried: isHurried) else { return end() }
         exit.watch { end() }
+    }
+
+    /// Has signals wait for the control loop. Before any other thread, which would take them as they come.
+    static func takeSignals() throws(ServerProblem) -> Descriptor {
+        do {
+            return try Signals.install()
+        } catch {
+            throw ServerProblem("the system refuses an event descriptor: \(error.reason)")
+        }
     }
 
     /// Waits for all threads.

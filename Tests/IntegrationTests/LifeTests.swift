@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 /// Start, configuration, drain.
@@ -185,6 +186,35 @@ struct LifeTests {
             try Gateway.binary(), ["run", "--config", gateway.configurationPath])
         #expect(outcome.ending != .exited(0))
         #expect(outcome.error.contains("another process uses this port"))
+    }
+
+    @Test("a second gateway with an admin address of its own is not given half of the callers")
+    func portShared() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let other = try Ports.free()
+        try gateway.rewriteConfiguration {
+            $0.replacing("127.0.0.1:\(gateway.adminPort)", with: "127.0.0.1:\(other)")
+        }
+        let outcome = try ChildProcess.run(
+            try Gateway.binary(), ["run", "--config", gateway.configurationPath])
+        #expect(outcome.ending == .exited(69))
+        #expect(
+            outcome.error.contains("cannot listen on 127.0.0.1:\(gateway.httpsPort): another process uses"))
+    }
+
+    @Test("a demo that is ended drains, and takes its files along")
+    func demoEnds() throws {
+        let folder = try TemporaryFolder()
+        let files = folder.path("files")
+        try FileManager.default.createDirectory(atPath: files, withIntermediateDirectories: true)
+        let demo = try ChildProcess(
+            try Gateway.binary(), ["demo", "--port", "\(try Ports.free())"], environment: ["TMPDIR": files],
+            output: .file(folder.path("out")), error: .file(folder.path("err")))
+        try Deadline(seconds: 10).wait("the demo") { try folder.read("out").contains("curl") }
+        #expect(try FileManager.default.contentsOfDirectory(atPath: files).count == 1)
+        demo.signal(SIGTERM)
+        #expect(try demo.wait(within: 30) == .exited(0))
+        #expect(try FileManager.default.contentsOfDirectory(atPath: files).isEmpty)
     }
 
     @Test("a certificate and a key that do not belong together are named")

@@ -131,9 +131,10 @@ package final class GatewayServer: @unchecked Sendable {
     private func makeWorkers() throws(ServerProblem) {
         let plan = plan
         let count = plan.configuration.workers
-        let https = try bindAll(plan.configuration.listen.httpsAddress, count: count, named: .https)
+        let https = try bindAll(
+            plan.configuration.listen.httpsAddress, count: count, named: .https, isFirst: true)
         let plaintext = try plan.configuration.listen.plaintext.map { listen throws(ServerProblem) in
-            try bindAll(listen.address, count: count, named: .plaintext)
+            try bindAll(listen.address, count: count, named: .plaintext, isFirst: true)
         }
         noteSockets(https: https, plaintext: plaintext)
         for number in 0..<count {
