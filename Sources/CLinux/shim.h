@@ -100,6 +100,16 @@ static inline int gw_error_text(int code, char *text, size_t size) {
 #endif
 extern long syscall(long, ...);
 
+// sched_getaffinity(2) without the macros that take _GNU_SOURCE; 0 when the kernel does not tell.
+static inline int gw_allowed_processors(void) {
+    unsigned long mask[128] = {0};
+    long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+    int count = 0;
+    for (long index = 0; index < bytes / (long)sizeof mask[0]; index++)
+        count += __builtin_popcountl(mask[index]);
+    return count;
+}
+
 // Starts a program as a child of our own parent: posix_spawn cannot, and a service manager only supervises its own
 // children. The first process of a container has no parent; its program is its own child. Between clone and exec there
 // are only calls that a process with threads may make (signal-safety(7)).

@@ -85,9 +85,30 @@ public enum ProcessLimits {
         _ = unsafe setrlimit(__rlimit_resource_t(4), &limit)
     }
 
-    /// Processors that this process may run on.
+    /// Processors that this process may use: those it may run on, and no more than its control group pays
+    /// for, rounded up.
     public static func processorCount() -> Int {
-        max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+        let allowed = max(1, Int(gw_allowed_processors()))
+        guard let group = try? FileReader.read(path: "/proc/self/cgroup", maximumBytes: 4_096),
+            let path = controlGroup(String(decoding: group, as: UTF8.self)),
+            let text = try? FileReader.read(path: "/sys/fs/cgroup\(path)/cpu.max", maximumBytes: 4_096),
+            let paid = processors(paidFor: String(decoding: text, as: UTF8.self))
+        else { return allowed }
+        return min(allowed, paid)
+    }
+
+    /// The path of a process's group in the unified hierarchy, of `/proc/self/cgroup` (cgroups(7)).
+    static func controlGroup(_ text: String) -> String? {
+        let line = text.split(separator: "\n").first { $0.hasPrefix("0::/") }
+        return line.map { $0 == "0::/" ? "" : String($0.dropFirst(3)) }
+    }
+
+    /// What `cpu.max` allows, like `150000 100000` for one and a half processors; nil is no bound.
+    static func processors(paidFor text: String) -> Int? {
+        let numbers = text.split(whereSeparator: \.isWhitespace).map { Int($0) }
+        guard numbers.count == 2, let quota = numbers[0], let period = numbers[1], quota > 0, period > 0
+        else { return nil }
+        return (quota - 1) / period + 1
     }
 
     public static var processIdentifier: Int32 { getpid() }

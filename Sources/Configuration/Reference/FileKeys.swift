@@ -28,7 +28,8 @@ enum FileKeys {
             .key("traces", "section", default: "no traces", "spans to an OpenTelemetry collector"),
             .key(
                 "workers", "`auto`, or a whole number, 1 to \(MiscellaneousSection.workersMax)",
-                default: "auto", "threads that serve; `auto` is one for each processor"),
+                default: "auto",
+                "threads that serve; `auto` is one for each processor that the process may use"),
             .key(
                 "trusted_proxies", "one or a list of addresses and ranges like `10.0.0.0/8`", default: "none",
                 "proxies in front whose `X-Forwarded-*` and `X-Request-Id` are believed"),
