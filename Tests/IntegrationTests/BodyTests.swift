@@ -120,4 +120,37 @@ struct BodyTests {
         poll(nil, 0, 300)
         #expect(try gateway.child.cpuSeconds() - before < 0.1)
     }
+
+    @Test(
+        "a window full of bytes that came one by one is passed on whole",
+        .enabled(if: Clients.areInstalled, "`make test` installs the clients"))
+    func tinyFrames() throws {
+        let gate = Collected<Int>()
+        let upstream = try Upstream { exchange in
+            if exchange.request.target == "/api/first" {
+                exchange.recordHead()
+                try Deadline(seconds: 15).wait("the body") { !gate.values.isEmpty }
+            } else {
+                try exchange.receiveBody()
+            }
+            try exchange.send(Self.ok)
+        }
+        let gateway = try Gateway(
+            Setup(upstream).with { $0.upstream = "connections: 1\nqueue: 9\nqueue_timeout: 30s" })
+        let first = try gateway.connect()
+        try first.send(Gateway.request("/api/first"))
+        _ = try upstream.latest()
+        let received = { try gateway.metric("gateway_received_bytes_total") ?? 0 }
+        let before = try received()
+        let caller = try Clients.start(
+            "tiny.py",
+            [
+                String(gateway.httpsPort), try Certificate.shared.get().chainPath, "/api/second",
+                TestKey.enterprise.secret, "60000",
+            ])
+        try Deadline(seconds: 10).wait("all of the body") { try received() >= before + 600_000 }
+        gate.append(contentsOf: [1])
+        #expect(try caller.line() == "200")
+        #expect(upstream.requests.last?.body.count == 60_000)
+    }
 }
