@@ -150,7 +150,8 @@ enum KeysKeys {
         [
             .key(
                 "sha256", "64 hexadecimal digits", default: nil,
-                "the whole key's digest, as `sha256sum` prints it for the key without a line break"),
+                "the whole key's digest, as `sha256sum` prints it for the key without a line break; the HMAC "
+                    + "with `pepper_file`"),
             .key(
                 "id", "up to \(KeyRecord.nameBytesMax) bytes", default: "`key_` and 16 digits of the digest",
                 "the key's public name"),

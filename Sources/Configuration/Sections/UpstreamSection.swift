@@ -149,7 +149,8 @@ enum UpstreamKeys {
             balance.description,
             .key(
                 "health", "section", default: "no checks",
-                "asks every endpoint; without it five failed calls in a row leave one out for 10 s"),
+                "asks every endpoint; without it five failed calls in a row leave one out for 10 s where "
+                    + "there is another"),
             connectTimeout.description, responseTimeout.description, idleTimeout.description,
             retries.description, http2.description,
             .key("ca", "path of a PEM file", default: "the system's", "trust for `https://` endpoints"),
