@@ -50,7 +50,8 @@ final class Service {
     ///   - taken: what `takeSignals` has returned, where other threads had to be started first.
     /// - Throws: `ServerProblem`.
     init(
-        _ configuration: GatewayConfiguration, source: Reloader.Source? = nil, signals taken: Descriptor? = nil
+        _ configuration: GatewayConfiguration, source: Reloader.Source? = nil,
+        signals taken: Descriptor? = nil
     ) throws(ServerProblem) {
         environment = Environment.all()
         manager = ServiceManager(environment: environment)

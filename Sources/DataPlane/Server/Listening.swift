@@ -12,8 +12,8 @@ package enum ListenerName: String, Sendable {
 extension GatewayServer {
     /// The sockets of each worker for one address.
     ///
-    /// - Parameter isFirst: whether this process cannot have the address yet: then nobody else may. Later it may
-    ///   still have it from a configuration before, until every worker has let it go.
+    /// - Parameter isFirst: whether this process cannot have the address yet: then nobody else may. Later it
+    ///   may still have it from a configuration before, until every worker has let it go.
     func bindAll(
         _ text: String, count: Int, named name: ListenerName, isFirst: Bool = false
     ) throws(ServerProblem) -> [[Descriptor]] {
@@ -33,7 +33,8 @@ extension GatewayServer {
         return sockets
     }
 
-    /// With `SO_REUSEPORT` a second gateway of the same user would be given half of the callers without a word.
+    /// With `SO_REUSEPORT` a second gateway of the same user would be given half of the callers without a
+    /// word.
     private func checkIsFree(_ address: SocketAddress) throws(ServerProblem) {
         do {
             Socket.close(try Socket.listen(on: address, reusePort: false, backlog: 1))
