@@ -65,17 +65,17 @@ struct BodyTests {
     @Test("a body has its time from when its upstream asks for it")
     func lateContinue() throws {
         let upstream = try Upstream { exchange in
-            poll(nil, 0, 600)
+            poll(nil, 0, 1_200)
             try exchange.send("HTTP/1.1 100 Continue\r\n\r\n")
             try exchange.receiveBody()
             try exchange.send(Self.ok)
         }
-        let gateway = try Gateway(Setup(upstream).with { $0.timeouts = "drain_delay: 0s, body: 1s" })
+        let gateway = try Gateway(Setup(upstream).with { $0.timeouts = "drain_delay: 0s, body: 2s" })
         let client = try gateway.connect()
         try client.send(
             Gateway.request(method: "POST", fields: "Expect: 100-continue\r\nContent-Length: 4\r\n"))
         #expect(try client.response(keepsInterim: true).status == 100)
-        poll(nil, 0, 700)
+        poll(nil, 0, 1_400)
         try client.send("body")
         #expect(try client.response(to: "POST").status == 200)
     }
@@ -129,7 +129,7 @@ struct BodyTests {
         let upstream = try Upstream { exchange in
             if exchange.request.target == "/api/first" {
                 exchange.recordHead()
-                try Deadline(seconds: 15).wait("the body") { !gate.values.isEmpty }
+                try Deadline(seconds: 25).wait("the body") { !gate.values.isEmpty }
             } else {
                 try exchange.receiveBody()
             }
@@ -148,7 +148,7 @@ struct BodyTests {
                 String(gateway.httpsPort), try Certificate.shared.get().chainPath, "/api/second",
                 TestKey.enterprise.secret, "60000",
             ])
-        try Deadline(seconds: 10).wait("all of the body") { try received() >= before + 600_000 }
+        try Deadline(seconds: 15).wait("all of the body") { try received() >= before + 600_000 }
         gate.append(contentsOf: [1])
         #expect(try caller.line() == "200")
         #expect(upstream.requests.last?.body.count == 60_000)

@@ -137,14 +137,14 @@ struct HTTP2UpstreamTests {
 
     @Test("an upstream that takes a body little by little is not late")
     func slowWindow() throws {
-        let scene = try Scene("response_timeout: 500ms")
+        let scene = try Scene("response_timeout: 1s")
         let body = String(repeating: "b", count: 110_000)
         #expect(try scene.gateway.call("/api/drip/count", method: "POST", body: body).text == "[110000, {}]")
     }
 
     @Test("a caller has the time of a body again once its upstream's window opens", arguments: [true, false])
     func shutWindow(_ goesOn: Bool) throws {
-        let scene = try Scene(timeouts: "drain_delay: 0s, body: 500ms")
+        let scene = try Scene(timeouts: "drain_delay: 0s, body: 1s")
         let client = try scene.gateway.connect()
         let fields = "Content-Length: 200000\r\n"
         try client.send(
@@ -152,7 +152,7 @@ struct HTTP2UpstreamTests {
                 + String(repeating: "b", count: 100_000))
         try Deadline(seconds: 5).wait("the call") { try scene.seen().calls.count == 1 }
         // As long as a body may stand still and half as long again.
-        poll(nil, 0, 750)
+        poll(nil, 0, 1_500)
         _ = try scene.upstream.ask("release")
         if goesOn { try client.send(String(repeating: "b", count: 100_000)) }
         #expect(try client.response(to: "POST").status == (goesOn ? 200 : 408))

@@ -210,7 +210,7 @@ struct LifeTests {
         let demo = try ChildProcess(
             try Gateway.binary(), ["demo", "--port", "\(try Ports.free())"], environment: ["TMPDIR": files],
             output: .file(folder.path("out")), error: .file(folder.path("err")))
-        try Deadline(seconds: 10).wait("the demo") { try folder.read("out").contains("curl") }
+        try Deadline(seconds: 40).wait("the demo") { try folder.read("out").contains("curl") }
         #expect(try FileManager.default.contentsOfDirectory(atPath: files).count == 1)
         demo.signal(SIGTERM)
         #expect(try demo.wait(within: 30) == .exited(0))
