@@ -1,4 +1,5 @@
 import Foundation
+import Glibc
 import Testing
 
 /// Too much of something.
@@ -91,6 +92,47 @@ struct OverloadTests {
         gate.append(contentsOf: [2])
         #expect(try first.response().status == 200)
         #expect(try gateway.metric("gateway_upstream_overflows_total") == 2)
+    }
+
+    @Test("while bodies that nobody takes fill the memory for them, those that somebody takes pass")
+    func heldBodies() throws {
+        let held = try Upstream { exchange in
+            exchange.recordHead()
+            exchange.waitForEnd()
+        }
+        let free = try Upstream()
+        let gateway = try Gateway(
+            Setup(held).with {
+                $0.upstream = "connections: 1\nqueue: 8192\nqueue_timeout: 60s"
+                $0.moreUpstreams = "  free: { endpoints: [\"\(free.endpoint)\"] }\n"
+                $0.routes = ["{ path: /held/**, upstream: main }", "{ path: /free/**, upstream: free }"]
+                $0.sections = "limits: { body: 64MiB }\n"
+                $0.timeouts = "drain_delay: 0s, body: 8s"
+            })
+        let folder = try TemporaryFolder()
+        let address = "https://localhost:\(gateway.httpsPort)"
+        let credential = "authorization: Bearer \(TestKey.enterprise.secret)"
+        let load = try ChildProcess(
+            "h2load",
+            [
+                "-c", "40", "-m", "128", "-n", "5120", "-H", credential, "-d",
+                try folder.write("body", String(repeating: "x", count: 65_000)), address + "/held/x",
+            ])
+        // 256 MiB of bodies, from where on their connections' windows stay shut.
+        var before = 0.0
+        try Deadline(seconds: 30).wait("the bodies") {
+            poll(nil, 0, 400)
+            let now = try gateway.metric("process_resident_memory_bytes") ?? 0
+            defer { before = now }
+            return now > Double(256 << 20) && now == before
+        }
+        let large = try folder.write("large", String(repeating: "y", count: 8_000_000))
+        let answer = try Curl.get(
+            address + "/free/x", key: TestKey.enterprise.secret, ["--http2", "--data-binary", "@\(large)"])
+        #expect(answer.status == 200)
+        #expect(free.requests.last?.body.count == 8_000_000)
+        #expect(!held.requests.isEmpty)
+        load.end()
     }
 
     @Test(
