@@ -48,6 +48,32 @@ public enum FileReader {
         return true
     }
 
+    /// Whether a write of nothing is taken, and somebody is left to read it; `/dev/full` takes none.
+    public static func canWrite(to descriptor: Descriptor) -> Bool {
+        // A pipe takes nothing from everybody; that nobody reads it is only seen so.
+        var state = pollfd(fd: descriptor.rawValue, events: Int16(POLLOUT), revents: 0)
+        _ = unsafe poll(&state, 1, 0)
+        guard Int32(state.revents) & (POLLERR | POLLNVAL) == 0 else { return false }
+        var nothing: UInt8 = 0
+        return unsafe Glibc.write(descriptor.rawValue, &nothing, 0) == 0
+    }
+
+    /// Occupies standard streams that are closed, so that no connection gets their number and what is meant
+    /// for people. They are at their end, and refuse what is written.
+    ///
+    /// Call before anything else is opened.
+    public static func reserveStandardStreams() {
+        while true {
+            let raw = unsafe open("/dev/null", O_RDONLY)
+            guard raw > 2 else {
+                if raw < 0 { return }
+                continue
+            }
+            _ = close(raw)
+            return
+        }
+    }
+
     /// Opens a file for appending, creating it with `permissions` when missing.
     public static func openForAppending(
         path: String, permissions: UInt32 = 0o640

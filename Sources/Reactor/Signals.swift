@@ -26,6 +26,9 @@ public enum Signals {
         return Descriptor(rawValue: raw)
     }
 
+    /// Makes a write to a pipe that nobody reads an error instead of the end of the program.
+    public static func ignoreLostReaders() { _ = signal(SIGPIPE, SIG_IGN) }
+
     /// The next signal that has arrived, or nil.
     public static func next(_ descriptor: Descriptor) -> Received? {
         var info = signalfd_siginfo()

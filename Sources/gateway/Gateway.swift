@@ -25,6 +25,7 @@ struct Gateway: ParsableCommand {
 extension Gateway {
     /// Runs what the command line asks for.
     static func main() {
+        FileReader.reserveStandardStreams()
         // Who asks for the runtime's reports knows what is in them.
         ProcessLimits.forbidDumps(keepsReports: Environment.all()["SWIFT_BACKTRACE"] != nil)
         do {

@@ -1,6 +1,7 @@
 import ArgumentParser
 import KeyManagement
 import Keys
+import Reactor
 
 extension KeysCommand {
     struct Create: ParsableCommand {
@@ -30,21 +31,46 @@ extension KeysCommand {
             let request = KeyRequest(
                 account: account, tier: tier, scopes: scopes, name: name, expiresAtSeconds: expiry,
                 limits: limits)
+            try Reveal.prepare()
             let made = try KeysCommand.run { () throws(KeyStoreProblem) in try Made(store, request) }
             let record = made.key.record
             if options.output == .json {
-                Console.out(KeyJSON.object(made.key, secret: made.text))
+                try Reveal.show(
+                    KeyJSON.object(made.key, secret: made.text), of: record, isKept: !store.isMemory)
                 return
             }
-            Console.out(
+            var text =
                 "\(made.text)\n\nThis is the only time the key is shown. It is \(record.id), "
-                    + "tier \(record.tier), account \(record.account), "
-                    + "\(KeyText.expiry(record.expiresAtSeconds)).")
+                + "tier \(record.tier), account \(record.account), "
+                + "\(KeyText.expiry(record.expiresAtSeconds))."
             if store.isMemory {
-                Console.out(
-                    "\nThe memory store keeps no keys. Put this under keys.static:\n\n    "
-                        + KeyJSON.staticEntry(record))
+                text +=
+                    "\n\nThe memory store keeps no keys. Put this under keys.static:\n\n    "
+                    + KeyJSON.staticEntry(record)
             }
+            try Reveal.show(text, of: record, isKept: !store.isMemory)
+        }
+    }
+
+    /// Shows what is shown once, and says so when it could not be.
+    private enum Reveal {
+        /// - Throws: `ExitCode` 1 when standard output takes nothing: then no key is to be made.
+        static func prepare() throws {
+            // A reader that goes is an error to report, and not the end of the program.
+            Signals.ignoreLostReaders()
+            guard Console.canShow else {
+                throw fail(Status.refused, "standard output cannot be written; no key was made")
+            }
+        }
+
+        /// - Parameter isKept: whether the key stands in a store now.
+        static func show(_ text: String, of record: KeyRecord, isKept: Bool = true) throws {
+            guard !Console.out(text) else { return }
+            throw fail(
+                Status.refused,
+                isKept
+                    ? "key \(record.id) was made but could not be shown: rotate or revoke it"
+                    : "the key could not be shown, and is kept nowhere: make another")
         }
     }
 
@@ -96,6 +122,7 @@ extension KeysCommand {
             try confirmation.ask(
                 "Replace \(KeyText.summary(found.record))? It ends "
                     + (seconds == 0 ? "now." : "in \(overlap)."))
+            try Reveal.prepare()
             let (key, old, text) = try KeysCommand.run { () throws(KeyStoreProblem) in
                 let rotated = try store.rotate(
                     id, overlapSeconds: seconds, expiresAtSeconds: expiry, reason: reason, version: ifVersion,
@@ -103,15 +130,15 @@ extension KeysCommand {
                 return (rotated.key, rotated.old, rotated.secret.reveal())
             }
             if options.output == .json {
-                Console.out(KeyJSON.object(key, secret: text))
+                try Reveal.show(KeyJSON.object(key, secret: text), of: key.record)
                 return
             }
             let end = old.record.expiresAtSeconds.map(KeyText.time) ?? "never"
-            Console.out(
+            try Reveal.show(
                 "\(text)\n\nThis is the only time the key is shown. It is \(key.record.id) and replaces "
                     + "\(old.record.id), which "
                     + (seconds == 0 ? "has ended." : "stays valid until \(end).")
-                    + " The new key is \(KeyText.expiry(key.record.expiresAtSeconds)).")
+                    + " The new key is \(KeyText.expiry(key.record.expiresAtSeconds)).", of: key.record)
         }
     }
 }

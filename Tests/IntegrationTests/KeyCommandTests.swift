@@ -169,6 +169,42 @@ struct KeyCommandTests {
         #expect(try stage.run("keys", "list").status == 78)
     }
 
+    @Test("a key that could not be shown is no success, and none is made where nothing can be written")
+    func unshown() throws {
+        let stage = try Stage()
+        let key = try stage.create("--account", "acme")
+        let folder = try TemporaryFolder()
+        func keys(_ arguments: String, before: String = "", to output: String) throws -> ChildProcess.Outcome
+        {
+            // Standard error is a file, which is not to be limited.
+            let command = "( \(before) \"$0\" keys \(arguments) --config \"$1\" \(output) )"
+            let line = command + " 2>&1 | cat >&2; exit ${PIPESTATUS[0]}"
+            return try ChildProcess.run(
+                "/bin/bash", ["-c", line, try Gateway.binary(), stage.gateway.configurationPath])
+        }
+        let commands = [
+            "rotate \(key.id) --overlap now -y", "rotate \(key.id) --overlap now -y --output json",
+            "create --tier pro", "create --tier pro --output json",
+        ]
+        for command in commands {
+            for output in ["> /dev/full", ">&-"] {
+                let outcome = try keys(command, to: output)
+                #expect(outcome.status == 1, "\(command) \(output)")
+                #expect(outcome.error.contains("no key was made"), "\(outcome.error)")
+            }
+        }
+        #expect(try stage.redis.command("ZCARD", "gateway:keys") == "1")
+        try stage.expect(200, key, "/api/x")
+        // A file that may not grow does not say so before.
+        for command in commands.suffix(3) {
+            let outcome = try keys(
+                command, before: "trap '' XFSZ; ulimit -f 0;", to: "> \(folder.path("out"))")
+            #expect(outcome.status == 1 && outcome.error.contains("was made but could not be shown"))
+            let id = try #require(outcome.error.split(separator: " ").first { $0.hasPrefix("key_") })
+            #expect(try stage.run("keys", "revoke", String(id)).status == 0)
+        }
+    }
+
     @Test("explain and limits say what the gateway then does")
     func explain() throws {
         let stage = try Stage { $0.tiers = "pro: { limits: [3/minute] }" }
