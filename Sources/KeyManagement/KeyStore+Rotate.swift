@@ -51,11 +51,10 @@ extension KeyStore {
             ended.expiresAtSeconds = min(
                 old.record.expiresAtSeconds ?? .max, WallClock.nowSeconds() + overlapSeconds)
             let intent = Intent(action: "rotate", version: version, reason: reason, actor: actor)
-            guard try write(fresh, old, ended, intent) else { continue }
+            guard let written = try write(fresh, old, ended, intent) else { continue }
             let key = StoredKey(
                 record: fresh, lastSeenSeconds: nil, isStatic: false, stored: fresh.fields)
-            let replaced = old.changed(to: ended, Difference(from: old.record, to: ended))
-            return RotatedKey(key: key, old: replaced, secret: secret)
+            return RotatedKey(key: key, old: written.old, secret: secret, warning: written.warning)
         }
         throw .changed("other programs keep changing this key; try again")
     }
@@ -99,10 +98,11 @@ extension KeyStore {
         }
     }
 
-    /// - Returns: false when another program was faster.
+    /// - Returns: the old key as it stands then, and what could not be done to it; nil when another program
+    ///   was faster and nothing was done.
     private func write(
         _ fresh: KeyRecord, _ old: StoredKey, _ ended: KeyRecord, _ intent: Intent
-    ) throws(KeyStoreProblem) -> Bool {
+    ) throws(KeyStoreProblem) -> (old: StoredKey, warning: String?)? {
         let difference = Difference(from: old.record, to: ended)
         var steps: [Step] = []
         if let claim = try claim(for: fresh, instead: old.record.id) { steps.append(claim) }
@@ -117,7 +117,8 @@ extension KeyStore {
                     action: "create", id: fresh.id, account: fresh.account, actor: intent.actor,
                     reason: intent.reason, after: fresh.fields.map { ($0.name, $0.value) })))
         guard spreads else {
-            return try commit(steps + recordSteps(fresh) + [recordStep(old, difference, part: .old)]) == nil
+            let all = steps + recordSteps(fresh) + [recordStep(old, difference, part: .old)]
+            return try commit(all) == nil ? (old.changed(to: ended, difference), nil) : nil
         }
         var waiting = fresh
         waiting.status = .disabled
@@ -126,7 +127,6 @@ extension KeyStore {
         let naming = Difference(from: old.record, to: named)
         var second = recordStep(old, naming, part: .old)
         second.undo = Difference(from: named, to: old.record).writes
-        let rest = Difference(from: named, to: ended)
         steps += recordSteps(waiting)
         steps.append(second)
         steps.append(
@@ -134,13 +134,39 @@ extension KeyStore {
                 .record, recordName(fresh.digest),
                 check: .fields([("status", "disabled"), ("revoked_at", "")]),
                 [["HSET", "status", "active"]]))
-        let last = recordStep(old.changed(to: named, naming), rest, part: .old)
-        guard try commit(steps) == nil else { return false }
-        let isLate = rest.isEmpty ? false : try commit([last]) != nil
-        guard !isLate else {
-            throw .changed(
-                "\(old.record.id) was changed while it was replaced by \(fresh.id): set its expiry yourself")
+        guard try commit(steps) == nil else { return nil }
+        return end(old.changed(to: named, naming), successor: fresh.id, atSeconds: ended.expiresAtSeconds)
+    }
+
+    /// Gives a key that has been replaced its end. The new one works by then, and its text is nowhere else:
+    /// so no failure here is one of the whole.
+    private func end(
+        _ replaced: StoredKey, successor: String, atSeconds end: Int64?
+    ) -> (old: StoredKey, warning: String?) {
+        var old = replaced
+        let id = old.record.id
+        var why = "other programs keep changing it"
+        for _ in 0..<Self.attemptsMax {
+            guard old.record.rotatedTo == successor else {
+                why = "another program has replaced it"
+                break
+            }
+            var ended = old.record
+            ended.expiresAtSeconds = min(ended.expiresAtSeconds ?? .max, end ?? .max)
+            let difference = Difference(from: old.record, to: ended)
+            if difference.isEmpty || old.status() == .revoked { return (old, nil) }
+            do throws(KeyStoreProblem) {
+                if try commit([recordStep(old, difference, part: .old)]) == nil {
+                    return (old.changed(to: ended, difference), nil)
+                }
+                // Whoever changed it meanwhile has not said that it is to live on.
+                guard let found = try find(digest: old.record.digest) else { return (old, nil) }
+                old = found
+            } catch {
+                why = error.text
+                break
+            }
         }
-        return true
+        return (old, "\(id) is replaced by \(successor), but has not got its end: \(why); set its expiry")
     }
 }

@@ -123,6 +123,8 @@ package struct RotatedKey: ~Copyable {
     package let old: StoredKey
     /// What is to be shown, once.
     package let secret: KeySecret
+    /// What is left to do about the old key: a sentence, nil when all is done.
+    package let warning: String?
 }
 
 /// One page of keys.

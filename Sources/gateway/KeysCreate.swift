@@ -123,12 +123,14 @@ extension KeysCommand {
                 "Replace \(KeyText.summary(found.record))? It ends "
                     + (seconds == 0 ? "now." : "in \(overlap)."))
             try Reveal.prepare()
-            let (key, old, text) = try KeysCommand.run { () throws(KeyStoreProblem) in
+            let (key, old, text, warning) = try KeysCommand.run { () throws(KeyStoreProblem) in
                 let rotated = try store.rotate(
                     id, overlapSeconds: seconds, expiresAtSeconds: expiry, reason: reason, version: ifVersion,
                     by: KeysCommand.actor)
-                return (rotated.key, rotated.old, rotated.secret.reveal())
+                return (rotated.key, rotated.old, rotated.secret.reveal(), rotated.warning)
             }
+            // Last, where it is read; and no failure, because the new key is there.
+            defer { if let warning { Console.error("gateway: \(warning)") } }
             if options.output == .json {
                 try Reveal.show(KeyJSON.object(key, secret: text), of: key.record)
                 return
@@ -137,7 +139,7 @@ extension KeysCommand {
             try Reveal.show(
                 "\(text)\n\nThis is the only time the key is shown. It is \(key.record.id) and replaces "
                     + "\(old.record.id), which "
-                    + (seconds == 0 ? "has ended." : "stays valid until \(end).")
+                    + (seconds == 0 && warning == nil ? "has ended." : "stays valid until \(end).")
                     + " The new key is \(KeyText.expiry(key.record.expiresAtSeconds)).", of: key.record)
         }
     }

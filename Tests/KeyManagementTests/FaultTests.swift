@@ -2,6 +2,7 @@ import KeyManagement
 import Keys
 import Reactor
 import Redis
+import Synchronization
 import TestSupport
 import Testing
 
@@ -97,7 +98,10 @@ struct FaultTests {
         var old = ""
         let expires = WallClock.nowSeconds() + 10_000
         func create() throws { old = try stage.scene.create(try Scene.request(expires: expires)).record.id }
-        func rotate() throws { _ = try stage.store.rotate(old, overlapSeconds: 600, by: Scene.actor) }
+        func rotate() throws {
+            let warning = try stage.store.rotate(old, overlapSeconds: 600, by: Scene.actor).warning
+            if let warning { throw KeyStoreProblem.unavailable(warning) }
+        }
         func check(isDone: Bool) throws {
             try stage.expectNoOrphan()
             let key = try stage.scene.store.find(id: old)
@@ -117,6 +121,39 @@ struct FaultTests {
         }
         let points = try stage.everyPoint(prepare: create, body: rotate, check: check)
         #expect(points >= (spreads ? 20 : 4))
+    }
+
+    @Test("a replacement that works is handed out, whatever becomes of the old key's end", arguments: [1, 9])
+    func late(_ changes: Int) throws {
+        let stage = try Stage(spreads: true)
+        defer { stage.proxy.stop() }
+        let now = WallClock.nowSeconds()
+        let (old, _) = try stage.scene.create(try Scene.request(expires: now + 10_000))
+        let record = "gateway:key:\(old.digest.hexadecimal)"
+        let port = Int(stage.scene.server.port)
+        let left = Mutex(changes)
+        // Another program changes the old record whenever it is about to get its end.
+        stage.proxy.watch { command in
+            let text = String(decoding: command, as: UTF8.self)
+            guard text.contains(record), text.contains("?fields"),
+                let redis = try? Scene.client(port: port),
+                (try? redis.command(["HGET", record, "rotated_to"]))?.text != nil
+            else { return }
+            left.withLock { left in
+                if left > 0 { _ = try? redis.command(["HSET", record, "name", "other \(left)"]) }
+                left -= 1
+            }
+        }
+        let rotated = try stage.store.rotate(old.id, overlapSeconds: 600, by: Scene.actor)
+        let (secret, warning) = (Array(rotated.secret.reveal().utf8), rotated.warning)
+        #expect(try stage.scene.store.verify(secret.span).verdict == .valid)
+        let found = try stage.scene.store.find(id: old.id).record
+        #expect(found.name?.hasPrefix("other") == true && found.rotatedTo != nil)
+        if changes == 1 {
+            #expect(warning == nil && found.expiresAtSeconds ?? .max <= now + 660)
+        } else {
+            #expect(warning?.contains(old.id) == true && found.expiresAtSeconds == now + 10_000)
+        }
     }
 
     @Test("a change is done with its line in the trail, or not at all", arguments: [false, true])

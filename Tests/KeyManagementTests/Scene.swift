@@ -26,11 +26,7 @@ struct Scene {
     /// - Parameter spreads: whether the store is treated as a cluster, in which no script spans two names.
     init(user: String = "", keys: String = "", spreads: Bool = false) throws {
         server = try RedisServer()
-        redis = try RedisClient(
-            StoreOptions(
-                transport: .tcp(host: "127.0.0.1", port: Int(server.port), tls: false),
-                credentials: StoreCredentials(user: nil, password: nil), database: 0, caPath: nil),
-            timeoutMilliseconds: 5_000)
+        redis = try Self.client(port: Int(server.port))
         if !user.isEmpty {
             _ = try redis.command(
                 ["ACL", "SETUSER", "limited", "on", ">pw", "~*"] + user.split(separator: " ").map(String.init)
@@ -39,6 +35,15 @@ struct Scene {
         let login = user.isEmpty ? "" : "limited:pw@"
         configuration = try Self.configuration("redis://\(login)127.0.0.1:\(server.port)/0", keys: keys)
         store = try KeyStore(configuration, timeoutMilliseconds: 5_000, spreads: spreads)
+    }
+
+    /// A way to the Redis on this port.
+    static func client(port: Int) throws -> RedisClient {
+        try RedisClient(
+            StoreOptions(
+                transport: .tcp(host: "127.0.0.1", port: port, tls: false),
+                credentials: StoreCredentials(user: nil, password: nil), database: 0, caPath: nil),
+            timeoutMilliseconds: 5_000)
     }
 
     /// Another program that manages the same keys.

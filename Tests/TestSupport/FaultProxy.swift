@@ -26,6 +26,7 @@ package final class FaultProxy: Sendable {
     private let listener: Descriptor
     private let stopping: Wakeup
     private let fault = Mutex<Fault?>(nil)
+    private let watcher = Mutex<(@Sendable ([UInt8]) -> Void)?>(nil)
     private let passed = Atomic<Int>(0)
     private let thread = Mutex<ThreadHandle?>(nil)
 
@@ -56,6 +57,11 @@ package final class FaultProxy: Sendable {
     package func arm(at command: Int?, _ point: Point, action: @escaping @Sendable () -> Void = {}) {
         passed.store(0, ordering: .sequentiallyConsistent)
         fault.withLock { $0 = command.map { Fault(command: $0, point: point, action: action) } }
+    }
+
+    /// Has `action` called with every command before it reaches Redis: another program can come first.
+    package func watch(_ action: @escaping @Sendable ([UInt8]) -> Void) {
+        watcher.withLock { $0 = action }
     }
 
     private func accept() {
@@ -108,6 +114,7 @@ package final class FaultProxy: Sendable {
             fault?.action()
             return false
         }
+        watcher.withLock { $0 }?(command)
         var block = Block.constant(bytes: command)
         defer { block.deallocate() }
         guard (try? redis.send(block, timeoutMilliseconds: 5_000)) != nil else { return false }

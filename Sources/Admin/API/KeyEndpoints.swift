@@ -182,9 +182,10 @@ struct KeyEndpoints {
         }
         let fresh = KeyJSON.object(
             rotated.key, secret: rotated.secret.reveal(), isPassing: store.isPassing)
+        let warning = rotated.warning.map { ",\"warning\":\(KeyJSON.string($0))" } ?? ""
         var answer = SmallAnswer(
             201, "application/json",
-            "{\"new\":\(fresh),\"old\":\(KeyJSON.object(rotated.old))}\n")
+            "{\"new\":\(fresh),\"old\":\(KeyJSON.object(rotated.old))\(warning)}\n")
         answer.fields.append(("ETag", "\"\(rotated.key.version)\""))
         answer.fields.append(("Location", "/v1/keys/\(Self.encoded(rotated.key.record.id))"))
         return answer

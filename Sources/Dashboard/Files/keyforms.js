@@ -222,7 +222,8 @@ export function askForRotation(key, status, done) {
     const { value } = await call("POST", `/v1/keys/${encodeURIComponent(key.id)}/rotate`, values);
     const left = (value.old.expires_at ?? 0) - Date.now() / 1000;
     showKey(box, value.new, status, "The key that takes over",
-      h("p", { class: "hint" }, left > 1 ? `The old key works for another ${span(Math.round(left))}.` : "The old key no longer works."));
+      value.warning ? h("p", { class: "notice bad" }, icon("warning"), value.warning)
+        : h("p", { class: "hint" }, left > 1 ? `The old key works for another ${span(Math.round(left))}.` : "The old key no longer works."));
     done();
   });
 }
