@@ -24,10 +24,18 @@ extension KeyStore {
           if hex and #hex == 64 and not string.find(hex, '[^0-9a-f]') then
             local record = redis.pcall('HMGET', name, 'id', 'tier', 'created_at')
             local id = record[1] or usual[i]
-            if record[2] and #id > 0 and #id <= 128 and not redis.call('ZSCORE', KEYS[1], id) then
-              local created = record[3] and string.find(record[3], '^%d+$') and record[3]
-              redis.call('SET', prefix .. 'id:' .. id, hex, 'NX')
-              redis.call('ZADD', KEYS[1], created or '0', id)
+            if record[2] and #id > 0 and #id <= 128 then
+              -- The id may be that of a key that has gone, or has another id by now.
+              local holder = redis.pcall('GET', prefix .. 'id:' .. id)
+              local held = type(holder) == 'string'
+                and redis.pcall('HMGET', prefix .. 'key:' .. holder, 'id', 'tier')
+              local isHeld = held and held[2]
+                and (held[1] or 'key_' .. string.sub(holder, 1, 16)) == id
+              if not isHeld then redis.call('SET', prefix .. 'id:' .. id, hex) end
+              if not isHeld or not redis.call('ZSCORE', KEYS[1], id) then
+                local created = record[3] and string.find(record[3], '^%d+$') and record[3]
+                redis.call('ZADD', KEYS[1], created or '0', id)
+              end
             end
           end
         end
@@ -101,10 +109,30 @@ extension KeyStore {
         let keys = zip(unknown, records).compactMap { digest, value in
             value.fields.flatMap { StoredKey(digest, $0)?.record }
         }
-        for (record, isMissing) in zip(keys, try missing(keys.map(\.id))) where isMissing {
-            _ = try run(["SET", idName(record.id), record.digest.hexadecimal, "NX"])
+        let isUnheld = try unheld(keys)
+        for ((record, isMissing), isUnheld) in zip(zip(keys, try missing(keys.map(\.id))), isUnheld)
+        where isMissing || isUnheld {
+            if isUnheld { _ = try run(["SET", idName(record.id), record.digest.hexadecimal]) }
             _ = try run(["ZADD", indexName, "\(record.createdAtSeconds ?? 0)", record.id])
         }
         return next
+    }
+
+    /// Whether the ids of these records lead nowhere, or to a key that has another id by now.
+    private func unheld(_ records: [KeyRecord]) throws(KeyStoreProblem) -> [Bool] {
+        let holders = try runAll(records.map { ["GET", idName($0.id)] }).map { value in
+            value.text.flatMap { Digest256(hex: $0) }
+        }
+        // Most are held by the record itself, which needs no other look.
+        let others = zip(records, holders).map { $0.digest == $1 ? nil : $1 }
+        let values = try runAll(others.compactMap { $0.map { ["HMGET", recordName($0), "id", "tier"] } })
+        var held = values.makeIterator()
+        return zip(zip(records, holders), others).map { pair, other in
+            guard let other else { return pair.1 == nil }
+            guard let fields = held.next()?.elements, fields.count == 2, fields[1].text != nil else {
+                return true
+            }
+            return (fields[0].text ?? KeyRecord.defaultID(of: other)) != pair.0.id
+        }
     }
 }

@@ -68,6 +68,34 @@ struct ListingTests {
         #expect(try scene.ids(KeyFilter(text: "k49")).count == 11)
     }
 
+    @Test("a key that takes over the id of one that has gone is found, and listed", arguments: [false, true])
+    func takeover(_ spreads: Bool) throws {
+        let scene = try Scene(spreads: spreads)
+        let digests = (1...3).map { Digest256((UInt64($0), 0, 0, 0)).hexadecimal }
+        func write(_ digest: String, _ id: String) throws {
+            _ = try scene.redis.command(["HSET", "gateway:key:\(digest)", "id", id, "tier", "pro"])
+        }
+        try write(digests[0], "partner-ci")
+        #expect(try scene.store.find(id: "partner-ci").record.digest.hexadecimal == digests[0])
+        // Gone, and another key under its id; then one that goes on under another id.
+        _ = try scene.redis.command(["DEL", "gateway:key:\(digests[0])"])
+        try write(digests[1], "partner-ci")
+        let second = try scene.another(spreads: spreads)
+        #expect(try second.list().keys.map(\.record.digest.hexadecimal).contains(digests[1]))
+        #expect(try second.find(id: "partner-ci").record.digest.hexadecimal == digests[1])
+        try write(digests[1], "partner-old")
+        try write(digests[2], "partner-ci")
+        let third = try scene.another(spreads: spreads)
+        #expect(Set(try third.list().keys.map(\.record.id)) == ["key_ci", "partner-ci", "partner-old"])
+        _ = try third.revoke("partner-ci", reason: nil, by: Scene.actor)
+        #expect(try scene.fields(digests[2])["status"] == "revoked")
+        // One that is in use keeps its id.
+        try write(digests[0], "partner-old")
+        let fourth = try scene.another(spreads: spreads)
+        #expect(try fourth.list().keys.count == 3)
+        #expect(try fourth.find(id: "partner-old").record.digest.hexadecimal == digests[1])
+    }
+
     @Test("a listing is complete while keys are added", arguments: [false, true])
     func complete(_ spreads: Bool) throws {
         let scene = try Scene(spreads: spreads)
