@@ -11,6 +11,19 @@ extension KeyStore {
     /// KEYS: the index. ARGV: prefix, cursor of `SCAN`, how much to look at. Reply: the next cursor.
     private static let adoptScript = #"""
         local prefix, first = ARGV[1], #ARGV[1] + 5
+        -- As the gateway reads ids: UTF-8 without control characters and braces, and no blank at the ends.
+        local function is_id(id)
+          if #id == 0 or #id > 128 or string.find(id, '^ ') or string.find(id, ' $') then return false end
+          if not string.find(id, '[^\33-\122]') then return true end
+          for _, bad in ipairs({'\194[\128-\159]', '\224[\128-\159]', '\237[\160-\191]', '\240[\128-\143]',
+            '\244[\144-\191]', '\239\191\189'}) do
+            if string.find(id, bad) then return false end
+          end
+          id = string.gsub(id, '[\194-\223][\128-\191]', 'x')
+          id = string.gsub(id, '[\224-\239][\128-\191][\128-\191]', 'x')
+          id = string.gsub(id, '[\240-\244][\128-\191][\128-\191][\128-\191]', 'x')
+          return not string.find(id, '[%c{}\128-\255]')
+        end
         local found = redis.call('SCAN', ARGV[2], 'MATCH', prefix .. 'key:*', 'COUNT', ARGV[3])
         -- Keys of our own making have the usual id, and are known by it.
         local names, usual = found[2], {}
@@ -24,7 +37,7 @@ extension KeyStore {
           if hex and #hex == 64 and not string.find(hex, '[^0-9a-f]') then
             local record = redis.pcall('HMGET', name, 'id', 'tier', 'created_at')
             local id = record[1] or usual[i]
-            if record[2] and #id > 0 and #id <= 128 then
+            if record[2] and is_id(id) then
               -- The id may be that of a key that has gone, or has another id by now.
               local holder = redis.pcall('GET', prefix .. 'id:' .. id)
               local held = type(holder) == 'string'
@@ -33,7 +46,8 @@ extension KeyStore {
                 and (held[1] or 'key_' .. string.sub(holder, 1, 16)) == id
               if not isHeld then redis.call('SET', prefix .. 'id:' .. id, hex) end
               if not isHeld or not redis.call('ZSCORE', KEYS[1], id) then
-                local created = record[3] and string.find(record[3], '^%d+$') and record[3]
+                local created = record[3] and #record[3] <= 12 and string.find(record[3], '^%d+$')
+                  and record[3]
                 redis.call('ZADD', KEYS[1], created or '0', id)
               end
             end

@@ -96,6 +96,32 @@ struct ListingTests {
         #expect(try fourth.find(id: "partner-old").record.digest.hexadecimal == digests[1])
     }
 
+    @Test("records that nothing can read do not stand in the way of the others", arguments: [false, true])
+    func malformed(_ spreads: Bool) throws {
+        let scene = try Scene(spreads: spreads)
+        func write(_ number: UInt64, _ id: [UInt8], created: String = "5") throws {
+            let name = "gateway:key:\(Digest256((number, 0, 0, 0)).hexadecimal)"
+            let parts = ["HSET", name, "tier", "pro", "created_at", created, "id"].map { Array($0.utf8) }
+            _ = try scene.redis.command(parts + [id])
+        }
+        let good = ["plain", "acme / ci", "schlüssel", "鍵", "🔑"]
+        for (number, id) in good.enumerated() { try write(UInt64(number + 1), Array(id.utf8)) }
+        try write(100, Array("late".utf8), created: String(repeating: "9", count: 400))
+        let bad: [[UInt8]] = [
+            [0xff], [0x61, 0xc3], [0xe0, 0x80, 0x80], [0xed, 0xa0, 0x80], [0xf4, 0x90, 0x80, 0x80],
+            [0x61, 0x0a], [0x1b, 0x5b], Array(" a".utf8), Array("{a}".utf8), [0xc2, 0x85],
+            [0xef, 0xbf, 0xbd], [0xe2, 0xc3, 0xa9, 0x80, 0x80],
+        ]
+        for (number, id) in bad.enumerated() { try write(UInt64(number + 200), id) }
+        #expect(Set(try scene.ids()) == Set(good + ["key_ci"]))
+        #expect(try scene.ids(limit: 1) == scene.ids())
+        for id in good { #expect(try scene.store.find(id: id).record.id == id) }
+        let index = try #require(try scene.redis.command(["ZRANGE", "gateway:keys", "0", "-1"]).elements)
+        #expect(Set(index.compactMap(\.text)).subtracting(["late"]) == Set(good))
+        let (made, _) = try scene.create(try Scene.request())
+        #expect(try scene.store.revoke(made.id, reason: nil, by: Scene.actor).record.status == .revoked)
+    }
+
     @Test("a listing is complete while keys are added", arguments: [false, true])
     func complete(_ spreads: Bool) throws {
         let scene = try Scene(spreads: spreads)
