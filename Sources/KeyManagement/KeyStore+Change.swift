@@ -75,17 +75,26 @@ extension KeyStore {
 
     /// Writes down that a key came in clear.
     ///
+    /// - Parameters:
+    ///   - known: those that need no other line.
+    ///   - now: on the monotonic clock, in microseconds.
     /// - Returns: its record, nil when no such key exists.
     package func recordExposure(
-        _ digest: Digest256, revoking: Bool, by actor: Actor
+        _ digest: Digest256, revoking: Bool, known: inout KnownExposures, by actor: Actor,
+        at now: Int64 = MonotonicClock.nowMicroseconds()
     ) throws(KeyStoreProblem) -> KeyRecord? {
         guard let key = try find(digest: digest) else { return nil }
         guard !key.isStatic, !isMemory else { return key.record }
         let reason = "sent in clear"
-        let note = TrailNote(
-            action: "exposed", id: key.record.id, account: key.record.account, actor: actor, reason: reason)
-        _ = try commit([trailStep(note)])
-        guard revoking else { return key.record }
+        let isRevoked = key.record.status == .revoked
+        if known.needsLine(digest, isRevoked: isRevoked, at: now) {
+            let note = TrailNote(
+                action: "exposed", id: key.record.id, account: key.record.account, actor: actor,
+                reason: reason)
+            _ = try commit([trailStep(note)])
+            known.note(digest, isRevoked: isRevoked || revoking, at: now)
+        }
+        guard revoking, !isRevoked else { return key.record }
         let intent = Intent(action: "revoke", version: nil, reason: reason, actor: actor)
         func read() throws(KeyStoreProblem) -> StoredKey { try find(digest: digest) ?? key }
         return try change(read, intent, Self.revoked).record

@@ -26,6 +26,11 @@ final class StoreThread: @unchecked Sendable {
     private var counts: [(at: Int64, count: Int)] = []
     /// When a beat failed last.
     private var missedMicroseconds = Int64.min / 2
+    /// Keys that came in clear and stand in the trail.
+    private var knownExposures = KnownExposures()
+    /// Credentials that came in clear faster than the store could be asked, since this was last reported.
+    private var droppedExposures = 0
+    private var droppedReportedMicroseconds = Int64.min / 2
     /// What Redis has been told of its clock.
     private var toldSkew = StoreClock.Skew.none
 
@@ -90,6 +95,7 @@ final class StoreThread: @unchecked Sendable {
             if exposed.isEmpty { exposed = server.shared.takeExposures() }
             handle(&exposed)
             let now = MonotonicClock.nowMicroseconds()
+            reportDrops(now)
             let isDue = now - lastBeat >= Int64(Self.beatMilliseconds) * 900
             let isNews = hasOneClock && (!clock.isKnown || clock.skew != toldSkew)
             if let options, isDue || isNews {
@@ -218,12 +224,25 @@ final class StoreThread: @unchecked Sendable {
         exposed.removeFirst(count)
     }
 
+    /// Once a minute, with the number.
+    private func reportDrops(_ now: Int64) {
+        droppedExposures += server.shared.takeDroppedExposures()
+        guard droppedExposures > 0, now - droppedReportedMicroseconds >= 60_000_000 else { return }
+        server.shared.report(
+            .warning,
+            "\(droppedExposures) credentials came in clear faster than the store can be asked, and have not "
+                + "been looked up", every: 0)
+        droppedExposures = 0
+        droppedReportedMicroseconds = now
+    }
+
     private func handle(_ exposed: ExposedKey, _ store: KeyStore) throws(KeyStoreProblem) {
         let revokes = configuration.keys.exposedKeys == .revoke
         let actor = KeyManagement.Actor(name: "gateway", origin: exposed.address.ipText)
-        guard let record = try store.recordExposure(exposed.digest, revoking: revokes, by: actor) else {
-            return
-        }
+        guard
+            let record = try store.recordExposure(
+                exposed.digest, revoking: revokes, known: &knownExposures, by: actor)
+        else { return }
         server.shared.countExposure()
         let isRevoked = revokes && !configuration.keys.staticKeys.contains { $0.digest == exposed.digest }
         if isRevoked { server.invalidate(exposed.digest) }

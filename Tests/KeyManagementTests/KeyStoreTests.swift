@@ -128,7 +128,9 @@ struct KeyStoreTests {
         let text = refusal { _ = try scene.store.revoke("key_ci", reason: nil, by: Scene.actor) }
         #expect(text?.contains("keys.static") == true)
         let digest = try #require(Digest256(hex: Scene.staticDigest))
-        #expect(try scene.store.recordExposure(digest, revoking: true, by: Scene.actor)?.id == "key_ci")
+        var known = KnownExposures()
+        let exposed = try scene.store.recordExposure(digest, revoking: true, known: &known, by: Scene.actor)
+        #expect(exposed?.id == "key_ci")
         #expect(try scene.redis.command(["DBSIZE"]).integer == 0)
     }
 
@@ -136,17 +138,34 @@ struct KeyStoreTests {
     func exposure(_ revoking: Bool) throws {
         let scene = try Scene()
         let (record, _) = try scene.create(try Scene.request())
-        for _ in 0..<2 {
-            _ = try scene.store.recordExposure(record.digest, revoking: revoking, by: Scene.actor)
+        var known = KnownExposures()
+        let hour: Int64 = 3_600_000_000
+        // Whoever has the key may send it as often as he likes: the trail has room for other things.
+        for time in [0, 1, hour - 1, hour, hour + 1, 3 * hour] {
+            _ = try scene.store.recordExposure(
+                record.digest, revoking: revoking, known: &known, by: Scene.actor, at: time)
         }
         #expect(try scene.store.find(id: record.id).record.status == (revoking ? .revoked : .active))
         let actions = try scene.audit().compactMap { $0["action"] }
         #expect(
             actions
-                == (revoking
-                    ? ["create", "exposed", "revoke", "exposed"] : ["create", "exposed", "exposed"]))
+                == (revoking ? ["create", "exposed", "revoke"] : ["create", "exposed", "exposed", "exposed"]))
         let unknown = Digest256((1, 2, 3, 4))
-        #expect(try scene.store.recordExposure(unknown, revoking: true, by: Scene.actor) == nil)
+        let found = try scene.store.recordExposure(unknown, revoking: true, known: &known, by: Scene.actor)
+        #expect(found == nil)
+    }
+
+    @Test("a key that was revoked and then came in clear is written down once")
+    func revokedExposure() throws {
+        let scene = try Scene()
+        let (record, _) = try scene.create(try Scene.request())
+        _ = try scene.store.revoke(record.id, reason: nil, by: Scene.actor)
+        var known = KnownExposures()
+        for time in [0, 1, 3_600_000_000, 90_000_000_000] as [Int64] {
+            _ = try scene.store.recordExposure(
+                record.digest, revoking: false, known: &known, by: Scene.actor, at: time)
+        }
+        #expect(try scene.audit().compactMap { $0["action"] } == ["create", "revoke", "exposed"])
     }
 
     @Test("records that cannot be used do not hide the others")
@@ -208,7 +227,9 @@ struct MemoryStoreTests {
         #expect(try store.find(id: "key_ci").isStatic)
         #expect(refusal { _ = try store.find(id: "key_x") } != nil)
         #expect(try store.find(digest: record.digest) == nil)
-        #expect(try store.recordExposure(record.digest, revoking: true, by: Scene.actor) == nil)
+        var known = KnownExposures()
+        let exposed = try store.recordExposure(record.digest, revoking: true, known: &known, by: Scene.actor)
+        #expect(exposed == nil)
     }
 
     @Test("a store that is not there is unavailable, with a reason and without the password")

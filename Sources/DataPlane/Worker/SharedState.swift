@@ -1,5 +1,5 @@
 package import Configuration
-package import Keys
+import Keys
 package import Limits
 package import Reactor
 package import Redis
@@ -11,12 +11,6 @@ package struct Report: Sendable {
     package enum Level: Sendable { case info, warning, error }
     package var level: Level
     package var text: String
-}
-
-/// A credential that arrived in clear; what to do about it is decided off the workers.
-package struct ExposedKey: Sendable {
-    package var digest: Digest256
-    package var address: SocketAddress
 }
 
 /// What the numbers in log records stand for.
@@ -51,8 +45,6 @@ package final class SharedState: Sendable {
     private static let reportsMax = 1_024
     /// Notes of use that wait for the store; what is beyond is noted a minute later.
     private static let seenMax = 65_536
-    /// Exposed keys that may wait for the store thread; an attacker who sends more gets the same answer.
-    private static let exposuresMax = 1_024
 
     /// This gateway among those that share its store: the host's name, the process's number, and chance.
     package let nodeName: String
@@ -67,8 +59,7 @@ package final class SharedState: Sendable {
     /// Records of sampled calls.
     package let spans: AccessLogQueue
     package let reports: Mailbox<Report>
-    package let exposures: Mailbox<ExposedKey>
-    private let waitingExposures = Atomic<Int>(0)
+    package let exposures: ExposureQueue
     private let exposed = Atomic<UInt64>(0)
     private let lostLines = Atomic<UInt64>(0)
     private let lostSpans = Atomic<UInt64>(0)
@@ -104,7 +95,7 @@ package final class SharedState: Sendable {
         accessLog = try AccessLogQueue()
         spans = try AccessLogQueue()
         reports = try Mailbox()
-        exposures = try Mailbox()
+        exposures = try ExposureQueue()
         topologyRequests = try Wakeup()
     }
 
@@ -179,11 +170,7 @@ package final class SharedState: Sendable {
         }
     }
 
-    func noteExposure(_ key: ExposedKey) {
-        guard waitingExposures.load(ordering: .relaxed) < Self.exposuresMax else { return }
-        waitingExposures.add(1, ordering: .relaxed)
-        exposures.post(key)
-    }
+    func noteExposure(_ key: ExposedKey) { exposures.post(key) }
 
     /// Gateways that share the store, this one included; the last number known when it is away.
     package var liveNodes: Int {
@@ -249,9 +236,8 @@ package final class SharedState: Sendable {
     package func countExposure() { exposed.add(1, ordering: .relaxed) }
 
     /// The credentials that have arrived in clear since the last call.
-    package func takeExposures() -> [ExposedKey] {
-        let taken = exposures.takeAll()
-        waitingExposures.subtract(taken.count, ordering: .relaxed)
-        return taken
-    }
+    package func takeExposures() -> [ExposedKey] { exposures.takeAll() }
+
+    /// Those for which there was no room since the last call.
+    package func takeDroppedExposures() -> Int { exposures.takeDropped() }
 }
