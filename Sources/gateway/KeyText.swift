@@ -17,17 +17,28 @@ enum KeyText {
     }
 
     /// What is said of a mistake on the command line, without arguments in it that may be keys: one is pasted
-    /// into the wrong place easily, and which prefixes are in use is not known yet.
+    /// into the wrong place easily, and which prefixes are in use is not known yet. Files are named in full.
     static func masked(_ text: String) -> String {
         var text = text
-        for argument in CommandLine.arguments.dropFirst() {
-            let value = argument.split(separator: "=", maxSplits: 1).last.map(String.init) ?? argument
-            guard value.utf8.count >= 20, value.contains(where: \.isNumber), !value.contains("/"),
-                !value.hasPrefix("key_")
+        let arguments = CommandLine.arguments.dropFirst()
+        for (before, argument) in zip([""] + arguments, arguments) {
+            let parts = argument.split(separator: "=", maxSplits: 1).map(String.init)
+            let value = parts.last ?? argument
+            let option = parts.count == 2 ? parts[0] : before
+            guard value.utf8.count >= 20, value.contains(where: \.isNumber), !isID(value),
+                !["--config", "-c"].contains(option), !FileManager.default.fileExists(atPath: value)
             else { continue }
             text = text.replacing(value, with: value.prefix(4) + "…")
         }
         return text
+    }
+
+    /// An id of our own making; a prefix of keys may begin like it.
+    private static func isID(_ text: String) -> Bool {
+        guard text.hasPrefix("key_") else { return false }
+        let digits = text.dropFirst(4).utf8
+        return digits.count == 16
+            && digits.allSatisfy { (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }
     }
 
     static func time(_ seconds: Int64) -> String {

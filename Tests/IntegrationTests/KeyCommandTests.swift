@@ -205,6 +205,28 @@ struct KeyCommandTests {
         }
     }
 
+    @Test("a key in the wrong place is not repeated, whatever its prefix, and a file is named in full")
+    func misplaced() throws {
+        let folder = try TemporaryFolder()
+        let name = "gateway-2024-production-eu.conf"
+        _ = try folder.write(name, "listen: 1\n")
+        func error(_ arguments: String...) throws -> String {
+            try ChildProcess.run(try Gateway.binary(), arguments).error
+        }
+        for key in ["key_live_4f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c", "org/live/4f9a8b7c6d5e4f3a2b1c0d9e8f7a"] {
+            let said = try error("keys", "show", "key_0123456789abcdef", key)
+            #expect(!said.isEmpty && !said.contains(key.dropFirst(9)), "\(said)")
+        }
+        #expect(try error("keys", "show", "a", "key_0123456789abcdef").contains("key_0123456789abcdef"))
+        for line in ["check --config \(name)", "check -c \(name)", "config diff \(name) \(name)"] {
+            let said = try ChildProcess.run(
+                "/bin/sh", ["-c", "cd \"$0\" && \"$1\" \(line)", folder.root, try Gateway.binary()]
+            ).error
+            #expect(said.contains("\(name):1:"), "\(said)")
+        }
+        #expect(try error("check", "--config", "nowhere-2024/production.conf").contains("nowhere-2024/prod"))
+    }
+
     @Test("explain and limits say what the gateway then does")
     func explain() throws {
         let stage = try Stage { $0.tiers = "pro: { limits: [3/minute] }" }
