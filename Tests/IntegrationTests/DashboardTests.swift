@@ -58,6 +58,44 @@ struct DashboardTests {
         #expect(try browser.complaints() == [])
     }
 
+    @Test("a creation whose answer was lost is sent again as it was, and anew when it is edited")
+    func lostAnswer() throws {
+        let world = try AdminTests.World()
+        let browser = try Browser(width: 1280, height: 860)
+        try browser.signIn(world.gateway, AdminTokens.write)
+        try browser.click("a[data-place=keys]")
+        for (name, isEdited) in [("again", false), ("edited", true)] {
+            let before = try world.redis.command("ZCARD", "gateway:keys")
+            try browser.click("#generate")
+            try browser.type(name, into: "dialog input[name=name]")
+            try browser.type("acme", into: "dialog input[name=account]")
+            // By the time of the next press some seconds have passed.
+            _ = try browser.run(
+                """
+                const real = window.fetch, now = Date.now;
+                window.fetch = async (...parts) => {
+                  const answer = await real(...parts);
+                  if (parts[1]?.method !== 'POST') return answer;
+                  window.fetch = real;
+                  Date.now = () => now() + 5000;
+                  throw new TypeError('the answer is lost');
+                };
+                """)
+            try browser.click("dialog button[type=submit]")
+            _ = try browser.find("dialog .form-error", holding: "does not answer")
+            if isEdited { try browser.type("other", into: "dialog input[name=name]") }
+            try browser.click("dialog button[type=submit]")
+            if isEdited {
+                #expect(try browser.value("dialog input.secret").hasPrefix("sk_live_"))
+            } else {
+                _ = try browser.find(".toast", holding: "had been made already")
+                try browser.waitUntilGone("dialog")
+            }
+            let made = (Int(try world.redis.command("ZCARD", "gateway:keys")) ?? 0) - (Int(before) ?? 0)
+            #expect(made == (isEdited ? 2 : 1))
+        }
+    }
+
     @Test("what one cannot see has a name all the same, and the keyboard leads in and out of a dialog")
     func labels() throws {
         let world = try AdminTests.World()

@@ -109,7 +109,7 @@ function expiryField(chosen, current) {
     h("option", { value: "custom" }, "On a date…"), h("option", { value: "never" }, "Never"));
   const element = field("Expires", select, current !== undefined ? ["Now: ", date(current ?? undefined)] : "A key that ends by itself cannot be forgotten.");
   element.insertBefore(custom, element.querySelector(".hint"));
-  return { element, value() {
+  return { element, choice: () => [select.value, custom.value], value() {
     if (select.value === "keep") return undefined;
     if (select.value === "never") return null;
     if (select.value === "custom") {
@@ -148,8 +148,9 @@ function showKey(box, key, status, title, note) {
 export function askForNewKey(status, done) {
   const scopes = scopeField([], status.scopes);
   const expiry = expiryField(90);
-  // One name for this form: pressing twice, or again after a broken connection, makes one key.
-  const attempt = idempotencyKey();
+  // What was sent, as it was sent: pressing again after a broken connection makes one key, while a form that has been
+  // edited asks for another.
+  let attempt = null;
   form("Generate new key", [
     field("Name", text("name", "", "ci, mobile app, partner …"), "What its owner calls it. Names are unique within an account."),
     field("Account", text("account", "", "acme"), "Whom its calls count against. Left empty, the key is an account of its own."),
@@ -157,12 +158,15 @@ export function askForNewKey(status, done) {
     h("details", {}, h("summary", {}, "Limits of its own"),
       field("Limits", text("limits", "", "5000/minute, 200/second"), "Instead of the tier's.")),
   ], "Generate key", async (element, box) => {
-    const values = { tier: element.elements.tier.value, scopes: scopes.value(), expires_at: expiry.value() };
+    const values = { tier: element.elements.tier.value, scopes: scopes.value() };
     for (const name of ["name", "account", "limits"]) {
       const value = element.elements[name].value.trim();
       if (value) values[name] = value;
     }
-    const { value } = await call("POST", "/v1/keys", values, { "Idempotency-Key": attempt });
+    // A lifetime ends a little later with every press; what was chosen stays the same.
+    const asked = JSON.stringify([values, expiry.choice()]);
+    if (attempt?.asked !== asked) attempt = { asked, values: { ...values, expires_at: expiry.value() }, key: idempotencyKey() };
+    const { value } = await call("POST", "/v1/keys", attempt.values, { "Idempotency-Key": attempt.key });
     if (value.key) showKey(box, value, status, "Your new key");
     else {
       box.close();
