@@ -29,15 +29,21 @@ package enum KeyJSON {
     /// The line under `keys.static` that declares a key.
     package static func staticEntry(_ record: KeyRecord) -> String {
         var parts = [
-            "sha256: \"\(record.digest.hexadecimal)\"", "id: \(record.id)", "account: \"\(record.account)\"",
-            "tier: \(record.tier)",
+            "sha256: \"\(record.digest.hexadecimal)\"", "id: \(quoted(record.id))",
+            "account: \(quoted(record.account))", "tier: \(quoted(record.tier))",
         ]
-        let scopes = record.scopes.scopes.map { "\"\($0.text)\"" }.joined(separator: ", ")
+        let scopes = record.scopes.scopes.map { quoted($0.text) }.joined(separator: ", ")
         parts.append("scopes: [\(scopes)]")
         if let expires = record.expiresAtSeconds { parts.append("expires_at: \(expires)") }
-        if let limits = record.limits { parts.append("limits: \"\(limits)\"") }
-        if let name = record.name { parts.append("name: \(string(name))") }
+        if let limits = record.limits { parts.append("limits: \(quoted(limits))") }
+        if let name = record.name { parts.append("name: \(quoted(name))") }
         return "- { " + parts.joined(separator: ", ") + " }"
+    }
+
+    /// A text as a scalar of the configuration, where `${` would ask for a variable of the environment: what
+    /// it is filled in with is not looked at again.
+    private static func quoted(_ text: String) -> String {
+        string(text.replacing("${", with: "${DOLLAR:-$}{"))
     }
 
     /// Fields of a record as an object; one without a value is null.

@@ -36,7 +36,8 @@ extension KeysCommand {
             let record = made.key.record
             if options.output == .json {
                 try Reveal.show(
-                    KeyJSON.object(made.key, secret: made.text), of: record, isKept: !store.isMemory)
+                    KeyJSON.object(made.key, secret: made.text, isPassing: store.isMemory), of: record,
+                    isKept: !store.isMemory)
                 return
             }
             var text =

@@ -5,6 +5,44 @@ import Testing
 /// Keys of a gateway without a store: made by way of its API, as on its dashboard.
 @Suite("Keys without a store", .serialized)
 struct MemoryStoreTests {
+    @Test("the command prints an entry that the configuration reads", arguments: [true, false])
+    func entry(_ isJSON: Bool) throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let account = "a\"b\\c"
+        let outcome = try ChildProcess.run(
+            try Gateway.binary(),
+            [
+                "keys", "create", "--tier", "pro", "--account", account, "--name", "a ${HOME} # b: {c}",
+                "--output", isJSON ? "json" : "table", "--config", gateway.configurationPath,
+            ])
+        #expect(outcome.status == 0, "\(outcome.error)")
+        let entry: String
+        let secret: String
+        if isJSON {
+            let json = try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any]
+            entry = try #require(json?["static_entry"] as? String)
+            secret = try #require(json?["key"] as? String)
+        } else {
+            let lines = outcome.output.split(separator: "\n").map(String.init)
+            entry = try #require(lines.last).trimmingCharacters(in: .whitespaces)
+            secret = try #require(lines.first)
+        }
+        #expect(entry.contains("sha256: \"\(sha256Hexadecimal(secret))\""))
+        let setup = Setup(try Upstream()).with {
+            $0.keysExtra = "static:\n  \(entry)\n"
+            $0.keys = []
+        }
+        let second = try Gateway(setup)
+        let key = TestKey(secret: secret, id: "", account: account, tier: "pro")
+        #expect(try second.call(key: key).status == 200)
+        let list = try ChildProcess.run(
+            try Gateway.binary(),
+            ["keys", "list", "--output", "json", "--config", second.configurationPath])
+        let keys = try JSONSerialization.jsonObject(with: Data(list.output.utf8)) as? [[String: Any]]
+        #expect(keys?.first?["account"] as? String == account)
+        #expect(keys?.first?["name"] as? String == "a ${HOME} # b: {c}")
+    }
+
     @Test("a key made in memory works until it is revoked, outlives a reload, and says how it is kept")
     func life() throws {
         let tokens = try AdminTokens.shared.get()
