@@ -36,7 +36,7 @@ extension KeyStore {
         for _ in 0..<Self.attemptsMax {
             let old = try find(id: id)
             try checkChangeable(old, version: version)
-            try checkRotatable(old)
+            let successor = try checkRotatable(old)
             var fresh = KeyRecord(digest: digest, tier: old.record.tier)
             fresh.account = old.record.account
             fresh.scopes = old.record.scopes
@@ -44,7 +44,7 @@ extension KeyStore {
             fresh.limits = old.record.limits
             fresh.hint = hint
             fresh.createdAtSeconds = WallClock.nowSeconds()
-            fresh.expiresAtSeconds = Self.expiry(of: old.record, expiresAtSeconds)
+            fresh.expiresAtSeconds = Self.expiry(of: successor ?? old.record, expiresAtSeconds)
             fresh.rotatedFrom = old.record.id
             var ended = old.record
             ended.rotatedTo = fresh.id
@@ -68,7 +68,9 @@ extension KeyStore {
     }
 
     /// A key can be replaced while it is in use, and again when its successor has never come into use.
-    private func checkRotatable(_ key: StoredKey) throws(KeyStoreProblem) {
+    ///
+    /// - Returns: that successor, which has the lifetime that the key had before it got its end.
+    private func checkRotatable(_ key: StoredKey) throws(KeyStoreProblem) -> KeyRecord? {
         let id = key.record.id
         switch key.status() {
         case .revoked: try Self.refuseRevoked(key)
@@ -76,11 +78,14 @@ extension KeyStore {
         case .disabled: throw .conflict(field: "status", "\(id) is disabled; enable it first")
         case .active: break
         }
-        guard let successor = key.record.rotatedTo else { return }
+        guard let successor = key.record.rotatedTo else { return nil }
         do {
-            guard try find(id: successor).status() == .active else { return }
+            let found = try find(id: successor)
+            guard found.status() == .active else {
+                return found.record.rotatedFrom == id ? found.record : nil
+            }
         } catch .notFound {
-            return
+            return nil
         }
         throw .conflict(
             field: "rotated_to", "\(id) has been replaced by \(successor) already; rotate that one")

@@ -161,7 +161,9 @@ struct LifecycleTests {
         #expect(again?.field == "rotated_to")
         // It may be, once that one is out of use.
         _ = try scene.store.revoke(fresh.id, reason: nil, by: Self.actor)
-        _ = try scene.store.rotate(old.id, overlapSeconds: 1, by: Self.actor)
+        let second = try scene.store.rotate(old.id, overlapSeconds: 1, by: Self.actor).key.record
+        // What is left of the old key is no lifetime.
+        #expect((now + 999...now + 1_020).contains(try #require(second.expiresAtSeconds)))
     }
 
     @Test("an overlap never outlives the old key, and may be nothing", arguments: [false, true])
