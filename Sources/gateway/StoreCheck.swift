@@ -10,6 +10,8 @@ enum StoreCheck {
         do {
             let client = try RedisClient(options, timeoutMilliseconds: 2_000)
             for answer in try client.everywhere(["PING"]) where answer.text != "PONG" {
+                // Redis says what keeps it: a password, a right, a file that it still loads.
+                if case .error(let text) = answer { return "it refuses PING: \(text)" }
                 return "it does not answer PING: not Redis"
             }
             if case .cluster = options.transport {

@@ -79,6 +79,16 @@ struct StoreTransportTests {
         #expect(try gateway.metric("gateway_config_generation") == 2)
     }
 
+    @Test("a check says why Redis refuses, in its own words")
+    func refusedPing() throws {
+        let redis = try RedisServer(password: "sesame-3")
+        let gateway = try start("redis://127.0.0.1:\(redis.port)/0")
+        let checked = try ChildProcess.run(
+            try Gateway.binary(), ["check", "--live", "--config", gateway.configurationPath])
+        #expect(checked.status != 0 && checked.error.contains("NOAUTH"), "\(checked.error)")
+        #expect(!checked.error.contains("not Redis"))
+    }
+
     @Test("an authority that is replaced in its file is said to wait for a new process")
     func replacedAuthority() throws {
         let folder = try TemporaryFolder()
