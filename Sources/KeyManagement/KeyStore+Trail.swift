@@ -133,10 +133,10 @@ extension KeyStore {
         }
     }
 
-    /// Digits, a dash, digits; each number fits in 64 bits.
+    /// Digits, a dash, digits; each number fits in 64 bits, and something may stand before them.
     private static func isPlace(_ text: String) -> Bool {
         let parts = text.split(separator: "-", omittingEmptySubsequences: false)
-        return parts.count == 2
+        return parts.count == 2 && parts.contains { UInt64($0) != 0 }
             && parts.allSatisfy { part in
                 UInt64(part) != nil && part.utf8.allSatisfy { (0x30...0x39).contains($0) }
             }

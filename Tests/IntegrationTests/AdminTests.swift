@@ -166,6 +166,8 @@ struct AdminTests {
             ("GET", "/v1/keys?limit=0", "", nil, 400, "BAD_REQUEST", "limit"),
             ("GET", "/v1/keys?limit=1001", "", nil, 400, "BAD_REQUEST", "limit"),
             ("GET", "/v1/keys?cursor=nonsense", "", nil, 400, "BAD_REQUEST", "cursor"),
+            ("GET", "/v1/audit?cursor=nonsense", "", nil, 400, "BAD_REQUEST", "cursor"),
+            ("GET", "/v1/audit?cursor=0-0", "", nil, 400, "BAD_REQUEST", "cursor"),
             ("GET", "/v1/keys?status=asleep", "", nil, 400, "BAD_REQUEST", "status"),
             ("GET", "/v1/keys/%zz", "", nil, 400, "BAD_REQUEST", ""),
             ("GET", "/v1/keys/key_0123456789abcdef", "", nil, 404, "NOT_FOUND", ""),
