@@ -58,7 +58,22 @@ enum KeyText {
     /// A key as it is named in a question.
     static func summary(_ record: KeyRecord) -> String {
         let name = record.name.map { ", name \"\($0)\"" } ?? ""
-        return "\(record.id), account \(record.account), tier \(record.tier)\(name)"
+        return visible("\(record.id), account \(record.account), tier \(record.tier)\(name)")
+    }
+
+    /// What other programs have written, without what a terminal would act on: `\u{1b}` in its place.
+    static func visible(_ text: String) -> String {
+        guard !text.unicodeScalars.allSatisfy(isVisible) else { return text }
+        return text.unicodeScalars.map { scalar in
+            isVisible(scalar) ? String(scalar) : "\\u{\(String(scalar.value, radix: 16))}"
+        }.joined()
+    }
+
+    private static func isVisible(_ scalar: Unicode.Scalar) -> Bool {
+        switch scalar.properties.generalCategory {
+        case .control, .format, .lineSeparator, .paragraphSeparator: false
+        default: true
+        }
     }
 
     static func rotation(_ key: StoredKey) -> String {
@@ -89,7 +104,8 @@ enum KeyText {
     }
 
     /// Columns side by side.
-    static func table(_ rows: [[String]]) -> String {
+    static func table(_ cells: [[String]]) -> String {
+        let rows = cells.map { $0.map(visible) }
         var widths: [Int] = []
         for row in rows {
             for (column, cell) in row.enumerated() {

@@ -46,7 +46,8 @@ struct KeysCommand: ParsableCommand {
             switch error {
             case .unavailable(let text):
                 throw fail(Status.unavailable, "the store cannot be reached: \(text)")
-            case .invalid, .notFound, .conflict, .changed, .refused: throw fail(Status.refused, error.text)
+            case .invalid, .notFound, .conflict, .changed, .refused:
+                throw fail(Status.refused, KeyText.visible(error.text))
             }
         }
     }

@@ -52,7 +52,8 @@ extension KeysCommand {
             let record = key.record
             KeysCommand.show(
                 key, options,
-                "\(record.id) is changed: tier \(record.tier), scopes \(KeyText.scopes(record)), "
+                "\(record.id) is changed: tier \(KeyText.visible(record.tier)), "
+                    + "scopes \(KeyText.scopes(record)), "
                     + "\(KeyText.expiry(record.expiresAtSeconds)).")
         }
     }

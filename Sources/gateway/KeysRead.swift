@@ -110,7 +110,7 @@ extension KeysCommand {
             } else {
                 let reason = verification.problem.map { ": \($0)" } ?? ""
                 let about = verification.key.map { " (\(KeyText.summary($0.record)))" } ?? ""
-                Console.out(verdict.rawValue + reason + about)
+                Console.out(KeyText.visible(verdict.rawValue + reason + about))
             }
             guard verdict == .valid else { throw ExitCode(Status.refused) }
         }

@@ -360,6 +360,18 @@ struct KeyCommandTests {
         }
     }
 
+    @Test("what another program wrote into a record does nothing to the terminal")
+    func terminal() throws {
+        let stage = try Stage()
+        try stage.redis.store("sk_live_foreign", ["tier": "\u{1b}[2J\nkey_x", "id": "foreign"])
+        let (list, show) = (try stage.run("keys", "list"), try stage.run("keys", "show", "foreign"))
+        let verify = try stage.run("keys", "verify", "foreign")
+        for text in [list.output, show.output, verify.output + verify.error] {
+            #expect(text.contains("\\u{1b}[2J\\u{a}key_x") && !text.contains("\u{1b}"), "\(text)")
+        }
+        #expect(list.output.split(separator: "\n").count == 2)
+    }
+
     @Test("completions are there for every shell", arguments: ["bash", "zsh", "fish"])
     func completions(_ shell: String) throws {
         let outcome = try ChildProcess.run(
