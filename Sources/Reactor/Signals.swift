@@ -91,7 +91,8 @@ public enum ProcessLimits {
     /// Processors that this process may use: those it may run on, and no more than its control group pays
     /// for, rounded up.
     public static func processorCount() -> Int {
-        let allowed = max(1, Int(gw_allowed_processors()))
+        let told = Int(gw_allowed_processors())
+        let allowed = told > 0 ? told : max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
         guard let group = try? FileReader.read(path: "/proc/self/cgroup", maximumBytes: 4_096),
             let path = controlGroup(String(decoding: group, as: UTF8.self)),
             let text = try? FileReader.read(path: "/sys/fs/cgroup\(path)/cpu.max", maximumBytes: 4_096),

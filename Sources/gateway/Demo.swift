@@ -31,6 +31,8 @@ struct Demo: ParsableCommand {
             // Before the upstream's thread, which would take them as they come.
             let signals = try Service.takeSignals()
             try FileManager.default.createDirectory(
+                at: FileManager.default.temporaryDirectory, withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(
                 at: directory, withIntermediateDirectories: false, attributes: [.posixPermissions: 0o700])
             defer { try? FileManager.default.removeItem(at: directory) }
             let certificate = try writeCertificate(in: directory)

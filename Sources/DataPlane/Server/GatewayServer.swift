@@ -131,10 +131,14 @@ package final class GatewayServer: @unchecked Sendable {
     private func makeWorkers() throws(ServerProblem) {
         let plan = plan
         let count = plan.configuration.workers
-        let https = try bindAll(
-            plan.configuration.listen.httpsAddress, count: count, named: .https, isFirst: true)
-        let plaintext = try plan.configuration.listen.plaintext.map { listen throws(ServerProblem) in
-            try bindAll(listen.address, count: count, named: .plaintext, isFirst: true)
+        let listen = plan.configuration.listen
+        if inherited.isEmpty {
+            try checkIsFree(listen.httpsAddress)
+            if let plaintext = listen.plaintext { try checkIsFree(plaintext.address) }
+        }
+        let https = try bindAll(listen.httpsAddress, count: count, named: .https)
+        let plaintext = try listen.plaintext.map { listen throws(ServerProblem) in
+            try bindAll(listen.address, count: count, named: .plaintext)
         }
         noteSockets(https: https, plaintext: plaintext)
         for number in 0..<count {

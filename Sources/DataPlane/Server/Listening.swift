@@ -11,18 +11,14 @@ package enum ListenerName: String, Sendable {
 
 extension GatewayServer {
     /// The sockets of each worker for one address.
-    ///
-    /// - Parameter isFirst: whether this process cannot have the address yet: then nobody else may. Later it
-    ///   may still have it from a configuration before, until every worker has let it go.
     func bindAll(
-        _ text: String, count: Int, named name: ListenerName, isFirst: Bool = false
+        _ text: String, count: Int, named name: ListenerName
     ) throws(ServerProblem) -> [[Descriptor]] {
         var wanted = try address(text)
         let given = inherited.take(wanted, named: name.rawValue)
         var sockets: [[Descriptor]] = []
         do {
             guard given.isEmpty else { return try share(given, count) }
-            if isFirst { try checkIsFree(wanted) }
             for _ in 0..<count { sockets.append([try bind(&wanted)]) }
         } catch let error as ServerProblem {
             for socket in sockets.joined() { Socket.close(socket) }
@@ -34,8 +30,9 @@ extension GatewayServer {
     }
 
     /// With `SO_REUSEPORT` a second gateway of the same user would be given half of the callers without a
-    /// word.
-    private func checkIsFree(_ address: SocketAddress) throws(ServerProblem) {
+    /// word. For the start of a process that nobody has handed sockets to.
+    func checkIsFree(_ text: String) throws(ServerProblem) {
+        let address = try address(text)
         do {
             Socket.close(try Socket.listen(on: address, reusePort: false, backlog: 1))
         } catch {
