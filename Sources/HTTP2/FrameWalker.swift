@@ -1,3 +1,5 @@
+import Reactor
+
 /// Follows the frames of a caller's connection by their heads alone (RFC 9113 section 4.1).
 ///
 /// The library says nothing of frames that it ignores, such as those on streams that are over, and an
@@ -41,6 +43,19 @@ package struct FrameWalker {
         let skips = min(skipped, bytes.count - offset)
         skipped -= skips
         offset += skips
+        if headCount == 0, bytes.count - offset >= 9 {
+            // The whole head at once, as it nearly always comes.
+            let word = bytes.word(at: offset).byteSwapped
+            type = UInt8(truncatingIfNeeded: word >> 32)
+            length = Int(word >> 40)
+            if type != HTTP2FrameKind.priority.rawValue {
+                flags = UInt8(truncatingIfNeeded: word >> 24)
+                stream = (UInt32(truncatingIfNeeded: word) << 8 | UInt32(bytes[offset + 8])) & 0x7FFF_FFFF
+                offset += 9
+                return take(bytes, &offset, payload: length)
+            }
+            length = 0
+        }
         while offset < bytes.count {
             let byte = bytes[offset]
             offset += 1

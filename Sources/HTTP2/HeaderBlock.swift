@@ -32,6 +32,8 @@ package struct HeaderBlock: ~Copyable {
     @usableFromInline var values: Block
     @usableFromInline var fields: Block
     @usableFromInline var cookies: Block
+    /// An entry of a `FieldTable` for each line in `fields`.
+    @usableFromInline var entries: Block
     /// Read where it stands: a call from another module would be given a copy of the whole block.
     package private(set) var facts = Facts()
     /// Whether further fields may come.
@@ -51,25 +53,30 @@ package struct HeaderBlock: ~Copyable {
         // A line needs four bytes more than its field.
         fields = .allocate(capacity: bytesMax + 4 * fieldsMax)
         cookies = .allocate(capacity: bytesMax + 2 * fieldsMax)
+        entries = .allocate(capacity: FieldTable.byteCount(entries: fieldsMax))
     }
 
     /// Whether the block has unpacked to so much that nobody means it: four times the limit.
     var isBomb: Bool { facts.decodedBytes > 4 * bytesMax }
 
     /// The most that `writeRequest` and `writeResponse` write.
-    @inlinable package var textBytesMax: Int { values.count + fields.count + cookies.count + 256 }
+    @inlinable package var textBytesMax: Int {
+        entries.count + values.count + fields.count + cookies.count + 320
+    }
 
     /// Gives its memory back; nothing else may follow.
     mutating func free() {
         values.deallocate()
         fields.deallocate()
         cookies.deallocate()
+        entries.deallocate()
     }
 
     package mutating func begin() {
         values.clear()
         fields.clear()
         cookies.clear()
+        entries.clear()
         facts = Facts()
         isOpen = true
     }
@@ -79,7 +86,7 @@ package struct HeaderBlock: ~Copyable {
     /// A block whose rest has not come yet, in memory of its own.
     struct Part {
         fileprivate var text: Block
-        fileprivate var counts: (values: Int, fields: Int)
+        fileprivate var counts: (values: Int, fields: Int, cookies: Int)
         fileprivate var facts: Facts
 
         mutating func free() { text.deallocate() }
@@ -87,20 +94,24 @@ package struct HeaderBlock: ~Copyable {
 
     /// What has come so far, to be taken up later: meanwhile this serves another connection.
     func part() -> Part {
-        var text = Block.allocate(capacity: max(1, values.count + fields.count + cookies.count))
+        let count = values.count + fields.count + cookies.count + entries.count
+        var text = Block.allocate(capacity: max(1, count))
         text.append(values.readable)
         text.append(fields.readable)
         text.append(cookies.readable)
-        return Part(text: text, counts: (values.count, fields.count), facts: facts)
+        text.append(entries.readable)
+        return Part(text: text, counts: (values.count, fields.count, cookies.count), facts: facts)
     }
 
     /// Goes on with what had come of a block, whose memory this frees.
     mutating func takeUp(_ part: consuming Part) {
         begin()
         let (first, second) = (part.counts.values, part.counts.values + part.counts.fields)
+        let third = second + part.counts.cookies
         values.append(part.text.span(0..<first))
         fields.append(part.text.span(first..<second))
-        cookies.append(part.text.span(second..<part.text.count))
+        cookies.append(part.text.span(second..<third))
+        entries.append(part.text.span(third..<part.text.count))
         facts = part.facts
         part.free()
     }
@@ -150,12 +161,8 @@ package struct HeaderBlock: ~Copyable {
     }
 
     private mutating func keep(_ pseudo: Pseudo, _ value: Span<UInt8>) {
-        guard !value.isEmpty else {
-            facts.problem = .malformed
-            return
-        }
         // These become parts of a request line or of Host: no space may stand in them.
-        for index in 0..<value.count where value[index] <= 0x20 {
+        guard !value.isEmpty, FieldText.hasNoBlank(value) else {
             facts.problem = .malformed
             return
         }
@@ -208,6 +215,7 @@ package struct HeaderBlock: ~Copyable {
         var writer = ByteWriter(fields)
         writer.append(field: name, value)
         fields.commit(writer)
+        entries.append(word: FieldTable.entry(id, nameCount: name.count, valueCount: value.count))
     }
 
     // MARK: As HTTP/1.1
@@ -215,7 +223,7 @@ package struct HeaderBlock: ~Copyable {
     /// How a request's body goes on behind its head.
     package enum Body { case none, length, chunked, tunnel }
 
-    /// Writes the head of a request.
+    /// Writes the head of a request, behind a `FieldTable` of its lines.
     ///
     /// - Parameters:
     ///   - endsStream: whether no body follows.
@@ -251,6 +259,8 @@ package struct HeaderBlock: ~Copyable {
                 isWebScheme
             else { return nil }
         }
+        let body = self.body(isTunnel: isTunnel, endsStream: endsStream)
+        writeTable(hostCount: host.count, body, into: &writer)
         if isTunnel { writer.append("GET") } else { writer.append(method) }
         writer.append(byte: 0x20)
         writer.append(isConnect && !isTunnel ? host : values.span(range(.path)))
@@ -259,33 +269,66 @@ package struct HeaderBlock: ~Copyable {
         writer.append("\r\n")
         writer.append(fields.readable)
         writeCookies(into: &writer)
-        let body = writeBody(isTunnel: isTunnel, endsStream, nonce, into: &writer)
+        switch body {
+        case .none, .length: break
+        case .chunked: writer.append("Transfer-Encoding: chunked\r\n")
+        case .tunnel: writeUpgrade(nonce, into: &writer)
+        }
         writer.append("\r\n")
         return writer.overflowed ? nil : body
     }
 
-    private func writeBody(
-        isTunnel: Bool, _ endsStream: Bool, _ nonce: (UInt64, UInt64), into writer: inout ByteWriter
-    ) -> Body {
-        if isTunnel {
-            writer.append("Connection: Upgrade\r\nUpgrade: ")
-            writer.append(values.span(range(.protocolName)))
-            writer.append("\r\n")
-            if Self.equals(values.span(range(.protocolName)), "websocket") {
-                writer.append("Sec-WebSocket-Key: ")
-                Base64.write(16, into: &writer) { index in
-                    let word = index < 8 ? nonce.0 : nonce.1
-                    return UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * (index & 7)))
-                }
-                writer.append("\r\n")
-            }
-            return .tunnel
-        }
+    private func body(isTunnel: Bool, endsStream: Bool) -> Body {
+        if isTunnel { return .tunnel }
         if endsStream { return .none }
-        if hasContentLength { return .length }
-        writer.append("Transfer-Encoding: chunked\r\n")
-        return .chunked
+        return hasContentLength ? .length : .chunked
     }
+
+    private var isWebSocket: Bool { Self.equals(values.span(range(.protocolName)), "websocket") }
+
+    /// Tells of every line that `writeRequest` writes, in their order.
+    private func writeTable(hostCount: Int, _ body: Body, into writer: inout ByteWriter) {
+        let ofBody =
+            switch body {
+            case .none, .length: 0
+            case .chunked: 1
+            case .tunnel: isWebSocket ? 3 : 2
+            }
+        writer.append(word: UInt64(1 + entries.count / 8 + (cookies.isEmpty ? 0 : 1) + ofBody))
+        writer.append(word: FieldTable.entry(.host, nameCount: 4, valueCount: hostCount))
+        writer.append(entries.readable)
+        if !cookies.isEmpty {
+            writer.append(word: FieldTable.entry(.other, nameCount: 6, valueCount: cookies.count))
+        }
+        switch body {
+        case .none, .length: break
+        case .chunked:
+            writer.append(word: FieldTable.entry(.transferEncoding, nameCount: 17, valueCount: 7))
+        case .tunnel:
+            let name = range(.protocolName)
+            writer.append(word: FieldTable.entry(.connection, nameCount: 10, valueCount: 7))
+            writer.append(word: FieldTable.entry(.upgrade, nameCount: 7, valueCount: name.count))
+            guard isWebSocket else { break }
+            writer.append(word: FieldTable.entry(.other, nameCount: 17, valueCount: 24))
+        }
+    }
+
+    /// What a tunnel is asked for with in HTTP/1.1.
+    private func writeUpgrade(_ nonce: (UInt64, UInt64), into writer: inout ByteWriter) {
+        writer.append("Connection: Upgrade\r\nUpgrade: ")
+        writer.append(values.span(range(.protocolName)))
+        writer.append("\r\n")
+        guard isWebSocket else { return }
+        writer.append("Sec-WebSocket-Key: ")
+        Base64.write(16, into: &writer) { index in
+            let word = index < 8 ? nonce.0 : nonce.1
+            return UInt8(truncatingIfNeeded: word >> UInt64(56 - 8 * (index & 7)))
+        }
+        writer.append("\r\n")
+    }
+
+    /// Whether this is the head of a HEAD request.
+    package var isHead: Bool { Self.equals(values.span(range(.method)), "HEAD") }
 
     /// Writes the head of a response, or nil when this is none.
     ///

@@ -49,18 +49,39 @@ enum ByteClass {
         byte >= 0x20 && byte != 0x7F || byte == 0x09
     }
 
+    /// Per byte the highest bit: below 0x20, or 0x7F. The lowest bit set is exact; those above it may be
+    /// carried over (Warren, Hacker's Delight, section 6-1).
+    @inline(__always)
+    static func controls(_ word: UInt64) -> UInt64 {
+        let isDelete = word ^ 0x7F7F_7F7F_7F7F_7F7F
+        return ((word &- 0x2020_2020_2020_2020) & ~word | (isDelete &- 0x0101_0101_0101_0101) & ~isDelete)
+            & 0x8080_8080_8080_8080
+    }
+
+    /// The same for bytes up to the space.
+    @inline(__always)
+    static func blanks(_ word: UInt64) -> UInt64 {
+        (word &- 0x2121_2121_2121_2121) & ~word & 0x8080_8080_8080_8080
+    }
+
+    /// Whether all bytes of a word are small letters, digits and `-`.
+    @inline(__always)
+    static func isPlainLowercase(_ word: UInt64) -> Bool {
+        let high: UInt64 = 0x8080_8080_8080_8080
+        // Sums of seven bits and seven bits stay within their byte; a set highest bit says "at least".
+        let low = word & ~high
+        let isLetter = (low &+ 0x1F1F_1F1F_1F1F_1F1F) ^ (low &+ 0x0505_0505_0505_0505)
+        let isDigit = (low &+ 0x5050_5050_5050_5050) ^ (low &+ 0x4646_4646_4646_4646)
+        let isOtherThanDash = (low ^ 0x2D2D_2D2D_2D2D_2D2D) &+ 0x7F7F_7F7F_7F7F_7F7F
+        return (isLetter | isDigit | ~isOtherThanDash) & ~word & high == high
+    }
+
     /// The first position from `start` on whose byte may not stand in a field value, or `end`.
     @inline(__always)
     static func endOfFieldValue(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) -> Int {
         var index = start
         while index &+ 8 <= end {
-            let word = bytes.word(at: index)
-            // Per byte the highest bit: below 0x20, or 0x7F. The lowest bit set is exact; those above it may
-            // be carried over (Warren, Hacker's Delight, section 6-1).
-            let isDelete = word ^ 0x7F7F_7F7F_7F7F_7F7F
-            let found =
-                ((word &- 0x2020_2020_2020_2020) & ~word | (isDelete &- 0x0101_0101_0101_0101) & ~isDelete)
-                & 0x8080_8080_8080_8080
+            let found = controls(bytes.word(at: index))
             if found == 0 {
                 index &+= 8
                 continue
@@ -156,6 +177,11 @@ extension Span<UInt8> {
         if start &+ 8 <= self.count {
             let word = word(at: start).byteSwapped | 0x2020_2020_2020_2020
             return word >> UInt64(64 &- 8 &* count)
+        }
+        if start &+ count >= 8 {
+            // The last eight bytes up to its end, of which only its own count.
+            let word = word(at: start &+ count &- 8).byteSwapped | 0x2020_2020_2020_2020
+            return word & UInt64.max >> UInt64(64 &- 8 &* count)
         }
         var word: UInt64 = 0
         for index in start..<start &+ count { word = word << 8 | UInt64(self[index] | 0x20) }

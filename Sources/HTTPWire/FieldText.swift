@@ -5,21 +5,30 @@ package enum FieldText {
     /// The identity of a name of `tchar` without capitals (RFC 9110 section 5.6.2, RFC 9113 section 8.2.1),
     /// nil for any other.
     package static func identify(lowercase name: Span<UInt8>) -> FieldID? {
-        guard !name.isEmpty else { return nil }
+        let isPlain = isPlainLowercase(name)
         var hasUnderscore = false
-        // Behind the last whole word that holds nothing but letters, digits and dashes, byte by byte.
-        let rest = ByteClass.skipPlainName(name, 0, name.count) & ~7
-        for index in stride(from: 0, to: rest, by: 8) {
-            // Of these, only capitals have bit 6 and not bit 5.
-            let word = name.word(at: index)
-            guard word & ~(word << 1) & 0x4040_4040_4040_4040 == 0 else { return nil }
-        }
-        for index in rest..<name.count {
-            let byte = name[index]
-            guard ByteClass.isToken(byte), byte &- 65 >= 26 else { return nil }
-            if byte == 0x5F { hasUnderscore = true }
+        if !isPlain {
+            guard !name.isEmpty else { return nil }
+            for index in 0..<name.count {
+                let byte = name[index]
+                guard ByteClass.isToken(byte), byte &- 65 >= 26 else { return nil }
+                if byte == 0x5F { hasUnderscore = true }
+            }
         }
         return FieldID.identify(name, 0, name.count, hasUnderscore: hasUnderscore)
+    }
+
+    /// Whether a name of at least eight bytes holds nothing but small letters, digits and `-`, as nearly all
+    /// do: by whole words, of which the last overlaps the one before.
+    @inline(__always)
+    private static func isPlainLowercase(_ name: Span<UInt8>) -> Bool {
+        guard name.count >= 8 else { return false }
+        var index = 0
+        while index < name.count &- 8 {
+            guard ByteClass.isPlainLowercase(name.word(at: index)) else { return false }
+            index &+= 8
+        }
+        return ByteClass.isPlainLowercase(name.word(at: name.count &- 8))
     }
 
     /// The value of a `content-length`, nil where it is none (RFC 9110 section 8.6).
@@ -51,11 +60,34 @@ package enum FieldText {
         let first = value[0]
         let last = value[value.count &- 1]
         guard first != 0x20, first != 0x09, last != 0x20, last != 0x09 else { return false }
-        // Whole words, of which the last overlaps the one before: never byte by byte.
-        let words = value.count & ~7
-        guard ByteClass.endOfFieldValue(value, 0, words) == words else { return false }
-        let rest = value.count >= 8 ? value.count &- 8 : words
-        return ByteClass.endOfFieldValue(value, rest, value.count) == value.count
+        guard value.count >= 8 else {
+            for index in 0..<value.count where !ByteClass.isFieldValue(value[index]) { return false }
+            return true
+        }
+        // Whole words, of which the last overlaps the one before.
+        var found = ByteClass.controls(value.word(at: value.count &- 8))
+        var index = 0
+        while index < value.count &- 8 {
+            found |= ByteClass.controls(value.word(at: index))
+            index &+= 8
+        }
+        // A tab is one of them, and rare.
+        return found == 0 || ByteClass.endOfFieldValue(value, 0, value.count) == value.count
+    }
+
+    /// Whether no byte up to the space is among them.
+    package static func hasNoBlank(_ value: Span<UInt8>) -> Bool {
+        guard value.count >= 8 else {
+            for index in 0..<value.count where value[index] <= 0x20 { return false }
+            return true
+        }
+        var found = ByteClass.blanks(value.word(at: value.count &- 8))
+        var index = 0
+        while index < value.count &- 8 {
+            found |= ByteClass.blanks(value.word(at: index))
+            index &+= 8
+        }
+        return found == 0
     }
 }
 

@@ -57,7 +57,7 @@ package enum RequestParser {
         var index = 0
         switch requestLine(bytes, &index, min(bytes.count, limits.headBytes), limits, &head) {
         case .complete: break
-        case .incomplete: return .refused(Refusal(431, "the request head is too large"))
+        case .incomplete: return .refused(.headTooLarge)
         case .refused(let refusal): return .refused(refusal)
         }
         var facts = FieldFacts()
@@ -69,11 +69,39 @@ package enum RequestParser {
             index = slice.value.upperBound &+ 2
         }
         index &+= 2
-        guard index <= min(bytes.count, limits.headBytes) else {
-            return .refused(Refusal(431, "the request head is too large"))
-        }
+        guard index <= min(bytes.count, limits.headBytes) else { return .refused(.headTooLarge) }
         if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
         return .complete(index)
+    }
+
+    /// The same for a head with a `FieldTable` before its text: field lines are not looked for at all.
+    /// Positions are those in `bytes`, table included, of which the limits know nothing.
+    package static func read(
+        tabled bytes: Span<UInt8>, limits: HeadLimits, into head: inout RequestHead
+    ) -> ParseResult {
+        head.reset()
+        let start = FieldTable.end(bytes)
+        let end = min(bytes.count, start &+ limits.headBytes)
+        var index = start
+        switch requestLine(bytes, &index, end, limits, &head) {
+        case .complete: break
+        case .incomplete: return .refused(.headTooLarge)
+        case .refused(let refusal): return .refused(refusal)
+        }
+        var facts = FieldFacts()
+        var place = FieldTable.headerBytes
+        while place < start {
+            let slice = FieldTable.slice(bytes.word(at: place), at: index)
+            index = slice.value.upperBound &+ 2
+            guard index &+ 2 <= end else { return .refused(.headTooLarge) }
+            if let refusal = keep(slice, bytes, limits, &facts, &head) { return .refused(refusal) }
+            place &+= FieldTable.entryBytes
+        }
+        guard index &+ 2 <= end else { return .refused(.headTooLarge) }
+        precondition(
+            bytes[index] == 0x0D && bytes[index &+ 1] == 0x0A, "a table describes the lines behind it")
+        if let refusal = facts.conclude(bytes, &head) { return .refused(refusal) }
+        return .complete(index &+ 2)
     }
 
     @inline(__always)

@@ -70,6 +70,13 @@ public struct ByteWriter {
         unsafe (rest + 2 + value.count).storeBytes(of: UInt16(0x0A0D).littleEndian, as: UInt16.self)
     }
 
+    /// Appends eight bytes, the lowest first.
+    @inlinable
+    public mutating func append(word: UInt64) {
+        guard let place = unsafe room(8) else { return }
+        unsafe UnsafeMutableRawPointer(place).storeBytes(of: word.littleEndian, as: UInt64.self)
+    }
+
     @inlinable
     public mutating func append(byte: UInt8) {
         guard let place = unsafe room(1) else { return }

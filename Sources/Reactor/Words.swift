@@ -65,6 +65,14 @@ extension UInt64 {
 }
 
 extension Block {
+    /// Appends eight bytes, the lowest first; nothing when they do not fit.
+    @inlinable
+    public mutating func append(word: UInt64) {
+        guard freeCount >= 8, let base = unsafe base else { return }
+        unsafe UnsafeMutableRawPointer(base + end).storeBytes(of: word.littleEndian, as: UInt64.self)
+        end &+= 8
+    }
+
     /// Appends text with its ASCII capitals in lower case; nothing when it does not fit.
     public mutating func append(lowercasing text: Span<UInt8>) {
         guard text.count <= freeCount, let base = unsafe base else { return }

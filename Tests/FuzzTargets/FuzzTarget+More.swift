@@ -70,23 +70,31 @@ extension FuzzTarget {
     /// refuses whole: never two, and never one with bytes left over.
     static func headers2(_ bytes: [UInt8]) throws(FuzzFinding) {
         let texts = bytes.split(separator: 0x0A, omittingEmptySubsequences: false).map(Array.init)
-        guard let text = list.withLock({ Self.translate(texts, endsStream: bytes.count % 2 == 0, &$0) })
+        guard let whole = list.withLock({ Self.translate(texts, endsStream: bytes.count % 2 == 0, &$0) })
         else {
             return
         }
+        let table = FieldTable.end(whole.span)
+        let text = Array(whole[table...])
         var head = RequestHead()
         let limits = HeadLimits(headBytes: 65_536, fields: 64, targetBytes: 8_192)
         var again = RequestHead()
         let second = RequestParser.read(written: text.span, limits: limits, into: &again)
+        var tabled = RequestHead()
+        let third = RequestParser.read(tabled: whole.span, limits: limits, into: &tabled)
         switch RequestParser.parse(text.span, limits: limits, into: &head) {
         case .complete(let count):
             try require(count == text.count, "bytes are left behind a head")
-            guard case .complete(count) = second, head.means(again) else {
+            guard case .complete(count) = second, head.means(again, at: 0),
+                case .complete(table + count) = third, head.means(tabled, at: table)
+            else {
                 throw FuzzFinding(description: "a head of ours means something else when it is read as ours")
             }
         case .incomplete: throw FuzzFinding(description: "half a head was written")
         case .refused(let refusal):
-            guard case .refused(let other) = second, other.status == refusal.status else {
+            guard case .refused(let other) = second, other.status == refusal.status,
+                case .refused(let another) = third, another.status == refusal.status
+            else {
                 throw FuzzFinding(description: "a head of ours is let through when it is read as ours")
             }
             return
@@ -97,19 +105,26 @@ extension FuzzTarget {
 }
 
 extension RequestHead {
-    /// Whether both say the same of the same bytes.
-    fileprivate func means(_ other: borrowing RequestHead) -> Bool {
+    /// Whether both say the same of the same bytes, which stand `shift` further on for the other; an empty
+    /// range may stand anywhere.
+    fileprivate func means(_ other: borrowing RequestHead, at shift: Int) -> Bool {
+        func areSame(_ one: Range<Int>, _ two: Range<Int>) -> Bool {
+            one.isEmpty && two.isEmpty || one.lowerBound + shift == two.lowerBound && one.count == two.count
+        }
         guard fieldCount == other.fieldCount else { return false }
         for index in 0..<fieldCount {
             let (one, two) = (field(index), other.field(index))
-            guard one.name == two.name, one.value == two.value, one.id == two.id else { return false }
+            guard areSame(one.name, two.name), areSame(one.value, two.value), one.id == two.id else {
+                return false
+            }
         }
-        return method == other.method && target == other.target && path == other.path && query == other.query
-            && body == other.body && host == other.host && keepAlive == other.keepAlive
-            && wantsUpgrade == other.wantsUpgrade && upgrade == other.upgrade && isGRPC == other.isGRPC
+        return method == other.method && areSame(target, other.target) && areSame(path, other.path)
+            && areSame(query, other.query) && areSame(methodRange, other.methodRange)
+            && areSame(host, other.host) && areSame(upgrade, other.upgrade)
+            && areSame(authorization, other.authorization) && body == other.body
+            && keepAlive == other.keepAlive && wantsUpgrade == other.wantsUpgrade && isGRPC == other.isGRPC
             && acceptsTrailers == other.acceptsTrailers && authorizationCount == other.authorizationCount
-            && authorization == other.authorization && expectsContinue == other.expectsContinue
-            && saysEmptyBody == other.saysEmptyBody && maxForwards == other.maxForwards
-            && hasNominations == other.hasNominations
+            && expectsContinue == other.expectsContinue && saysEmptyBody == other.saysEmptyBody
+            && maxForwards == other.maxForwards && hasNominations == other.hasNominations
     }
 }

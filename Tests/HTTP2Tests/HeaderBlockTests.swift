@@ -1,4 +1,5 @@
 import HTTP2
+import HTTPWire
 import Reactor
 import Testing
 
@@ -19,6 +20,7 @@ struct HeaderBlockTests {
             return nil
         }
         text.commit(writer)
+        text.consume(FieldTable.end(text.readable))
         let bytes = text.readable
         return String(decoding: (0..<bytes.count).map { bytes[$0] }, as: UTF8.self)
     }

@@ -25,6 +25,7 @@ struct InterleavingTests {
             let isRequest =
                 engine.block.value.writeRequest(into: &writer, endsStream: endsStream, nonce: (1, 2)) != nil
             text.commit(writer)
+            if isRequest { text.consume(FieldTable.end(text.readable)) }
             let bytes = text.readable
             let written = String(decoding: (0..<bytes.count).map { bytes[$0] }, as: UTF8.self)
             heads.append(isRequest ? written : "none")

@@ -39,6 +39,40 @@ struct FieldTextTests {
         }
     }
 
+    @Test("a blank that would end a part of a request line is found wherever it stands")
+    func blanks() {
+        Self.everyByteEverywhere { value in
+            let isFree = FieldText.hasNoBlank(value.span)
+            #expect(isFree == value.allSatisfy { $0 > 0x20 }, "\(value)")
+        }
+    }
+
+    @Test(
+        "a name means the same alone, at the end of its bytes and before others",
+        arguments: [
+            "te", "via", "host", "date", "expect", "server", "trailer", "upgrade", "forwarded", "x-real-ip",
+            "connection", "keep-alive", "tracestate", "set-cookie", "traceparent", "content-type",
+            "max-forwards", "x-request-id", "authorization", "content-length", "http2-settings",
+            "x-forwarded-for", "proxy-connection", "x-forwarded-host", "x-forwarded-port",
+            "www-authenticate", "transfer-encoding", "x-forwarded-proto", "proxy-authenticate",
+            "proxy-authorization", "x-gateway-account", "content_length",
+        ])
+    func identities(_ name: String) throws {
+        let alone = FieldText.identify(lowercase: Array(name.utf8).span)
+        for before in ["", "a: b\r\n"] {
+            let text = Array("\(before)\(name): x\r\n".utf8)
+            var offset = before.utf8.count
+            let line = FieldLines.next(text.span, &offset)?.id
+            #expect(line == alone)
+            #expect(alone != .other)
+        }
+        // One letter more or less is another name.
+        let longer = FieldText.identify(lowercase: Array((name + "z").utf8).span)
+        let shorter = FieldText.identify(lowercase: Array(name.utf8.dropLast()).span)
+        #expect(longer != alone || alone == .gatewayIdentity)
+        #expect(shorter != alone || alone == .gatewayIdentity)
+    }
+
     @Test("an empty name is none, an empty value is one")
     func empty() {
         let nothing: [UInt8] = []

@@ -106,7 +106,7 @@ extension Worker {
         slot.value.input.commit(writer)
         slot.value.stream.requestBody = body
         slot.value.stream.requestRemaining = http2.block.value.facts.contentLength
-        slot.value.stream.isHead = slot.value.input.readable.hasPrefix("HEAD ")
+        slot.value.stream.isHead = http2.block.value.isHead
         return true
     }
 

@@ -49,7 +49,9 @@ extension Worker {
     /// - Returns: whether there may be more to do at once.
     private func takeHead(_ slot: Slot<Downstream>) -> Bool {
         // Empty lines before a request are none yet (RFC 9112 section 2.2): the connection stays idle.
-        while plain.value.count >= 2, plain.value.readable[0] == 0x0D, plain.value.readable[1] == 0x0A {
+        while slot.value.kind == .http1, plain.value.count >= 2, plain.value.readable[0] == 0x0D,
+            plain.value.readable[1] == 0x0A
+        {
             plain.value.consume(2)
             slot.value.emptyLines += 1
             guard slot.value.emptyLines <= HardLimits.emptyLines else {
@@ -63,7 +65,7 @@ extension Worker {
         let block = plain.value
         let result =
             slot.value.kind == .stream
-            ? RequestParser.read(written: block.readable, limits: headLimits, into: &requestHead.value)
+            ? RequestParser.read(tabled: block.readable, limits: headLimits, into: &requestHead.value)
             : RequestParser.parse(block.readable, limits: headLimits, into: &requestHead.value)
         switch result {
         case .incomplete:

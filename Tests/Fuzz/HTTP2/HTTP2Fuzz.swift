@@ -43,16 +43,25 @@ final class Caller: HTTP2Owner {
             let body = engine.block.value.writeRequest(into: &writer, endsStream: endsStream, nonce: (1, 2))
         else { return }
         text.commit(writer)
-        var parsed = RequestHead()
+        var tabled = RequestHead()
         let wide = HeadLimits(headBytes: 131_072, fields: 256, targetBytes: 131_072)
+        let isTaken: Bool
+        if case .complete = RequestParser.read(tabled: text.readable, limits: wide, into: &tabled) {
+            isTaken = true
+        } else {
+            isTaken = false
+        }
+        text.consume(FieldTable.end(text.readable))
+        var parsed = RequestHead()
         switch RequestParser.parse(text.readable, limits: wide, into: &parsed) {
         case .complete(let count):
+            precondition(isTaken && tabled.fieldCount == parsed.fieldCount, "a table tells of other lines")
             precondition(count == text.count, "a head ends early: what follows would be another request")
             precondition(
                 !(endsStream && parsed.body == .chunked), "a request without a body announces one")
             if case .chunked = body { precondition(parsed.body == .chunked, "a body without its framing") }
         case .incomplete: preconditionFailure("a head does not end: what follows would belong to it")
-        case .refused: break
+        case .refused: precondition(!isTaken, "a head is let through with its table")
         }
     }
 
