@@ -62,6 +62,7 @@ public struct Block {
 
     /// A part of the bytes in use, counted from the first readable byte.
     @inlinable
+    @inline(__always)
     @_lifetime(borrow self)
     public func span(_ range: Range<Int>) -> Span<UInt8> {
         precondition(range.lowerBound >= 0 && range.upperBound <= count, "range outside the block")
@@ -104,6 +105,7 @@ public struct Block {
     }
 
     @inlinable
+    @inline(__always)
     public mutating func append(byte: UInt8) {
         guard freeCount > 0, let base = unsafe base else { return }
         unsafe base[end] = byte
@@ -123,12 +125,14 @@ public struct Block {
 
     /// Counts bytes that a C function wrote at `writableAddress`.
     @inlinable
+    @inline(__always)
     public mutating func advanceEnd(_ n: Int) {
         precondition(n >= 0 && n <= freeCount, "more written than fits")
         end &+= n
     }
 
     @inlinable
+    @inline(__always)
     public mutating func clear() {
         start = 0
         end = 0
@@ -178,6 +182,7 @@ public struct Block {
 
     /// Counts what a writer that began at this block's end has written.
     @inlinable
+    @inline(__always)
     public mutating func commit(_ writer: ByteWriter) {
         precondition(unsafe writer.base == writableAddress, "the writer belongs to another block")
         advanceEnd(writer.count)
