@@ -94,6 +94,15 @@ package struct Lease: Sendable {
         guard left >= cost, !isReporting, now <= lastMicroseconds else { return nil }
         left &-= cost
         spent.add(cost, at: now, grain: grain)
+        return remaining
+    }
+
+    /// What a call that spends nothing would be told; nil when `take` would have nothing to give.
+    package func look(nowMicroseconds now: Int64) -> Decision? {
+        isOpen && !isReporting && now <= lastMicroseconds ? remaining : nil
+    }
+
+    private var remaining: Decision {
         var decision = base
         for index in 0..<decision.count {
             decision.remaining[index] = max(0, base.remaining[index] &+ left)

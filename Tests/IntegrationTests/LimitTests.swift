@@ -1,3 +1,4 @@
+import Glibc
 import Testing
 
 /// Limits as callers see them.
@@ -172,5 +173,83 @@ struct LimitTests {
         #expect(try gateway.call(key: two).status == 200)
         #expect(try gateway.call(key: one).status == 429)
         #expect(try gateway.call(key: two).status == 429)
+    }
+
+    @Test("an answer for which nothing is spent tells the limits all the same", arguments: ["memory", "redis"])
+    func spared(_ store: String) throws {
+        let redis = store == "redis" ? try RedisServer() : nil
+        func start() throws -> Gateway {
+            let gateway = try Gateway(
+                Setup(try Upstream()).with {
+                    if let redis { $0.store = "url: \"\(redis.url)\"\ntimeout: 5s" }
+                    $0.routes = [
+                        "{ path: /api/**, methods: [GET, OPTIONS, POST], body: 4B, upstream: main }",
+                        "{ path: /api/closed, scopes: [\"projects:read\"], upstream: main }",
+                    ]
+                })
+            return gateway
+        }
+        let gateway = try start()
+        func left(_ response: Response, _ status: Int) -> Substring? {
+            #expect(response.status == status)
+            #expect(response["RateLimit-Policy"] == "\"standard\";q=100;w=60")
+            return response["RateLimit"]?.split(separator: ";").dropFirst().first
+        }
+        #expect(left(try gateway.call("/api/closed", key: .standard), 403) == "r=100")
+        #expect(left(try gateway.call("/nowhere", key: .standard), 404) == "r=100")
+        #expect(left(try gateway.call(key: .standard), 200) == "r=99")
+        #expect(left(try gateway.call(key: .standard, method: "DELETE"), 405) == "r=99")
+        #expect(left(try gateway.call(key: .standard, method: "POST", body: "12345"), 413) == "r=99")
+        let last = try gateway.call(key: .standard, method: "OPTIONS", fields: "Max-Forwards: 0\r\n")
+        #expect(left(last, 200) == "r=99")
+        // Counted once each, though the heads may have been read twice.
+        #expect(try gateway.metricSum("gateway_auth_total", holding: "\"ok\"") == 6)
+        guard redis != nil else { return }
+        // A gateway that has seen nothing of the account asks.
+        #expect(left(try start().call("/nowhere", key: .standard), 404) == "r=99")
+    }
+
+    @Test("a Redis that stands still holds up no refusal")
+    func sparedWithoutStore() throws {
+        let redis = try RedisServer()
+        let gateway = try Gateway(
+            Setup(try Upstream()).with { $0.store = "url: \"\(redis.url)\"\ntimeout: 250ms" })
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        redis.freeze()
+        let refused = try gateway.call("/nowhere", key: .standard)
+        #expect(refused.status == 404)
+        #expect(refused["RateLimit"]?.contains(";r=100;") == true)
+    }
+
+    @Test("a dearer call on an empty account is told how long it waits itself", arguments: ["memory", "redis"])
+    func dearer(_ store: String) throws {
+        let redis = store == "redis" ? try RedisServer() : nil
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.tiers = """
+                    standard: { limits: [10/8s] }
+                    pro: { limits: [9/second] }
+                    enterprise: { limits: [9/second] }
+                    """
+                $0.routes = [
+                    "{ path: /api/**, upstream: main }", "{ path: /api/costly, cost: 5, upstream: main }",
+                ]
+                if let redis { $0.store = "url: \"\(redis.url)\"\ntimeout: 5s" }
+            })
+        let client = try gateway.connect()
+        func call(_ target: String = "/api/x") throws -> Response {
+            try client.send(Gateway.request(target, key: .standard))
+            return try client.response()
+        }
+        #expect(try call().status == 200)
+        // The first permit comes back this much before the others.
+        poll(nil, 0, 3_000)
+        for _ in 0..<9 { #expect(try call().status == 200) }
+        let cheap = try call()
+        let dear = try call("/api/costly")
+        #expect(cheap.status == 429 && dear.status == 429)
+        let cheapWait = try #require(cheap["Retry-After"].flatMap { Int($0) })
+        let dearWait = try #require(dear["Retry-After"].flatMap { Int($0) })
+        #expect(dearWait >= cheapWait + 2 && dearWait <= 8)
     }
 }

@@ -77,6 +77,8 @@ struct Downstream: ~Copyable {
     var stallBytes: Int64 = 0
     /// The credential's slot, once a look-up has been answered; used by the second reading of the head.
     var resolvedKey: Int32 = Downstream.unresolved
+    /// Whether the head has waited for its account's limits.
+    var hasSeenLimits = false
     /// When the head that waits for a look-up had arrived.
     var arrivedMicroseconds: Int64 = 0
 

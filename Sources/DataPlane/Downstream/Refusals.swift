@@ -102,6 +102,14 @@ struct RefusalContext {
     var hasContent = true
 
     init(_ text: RefusalText) { self.text = text }
+
+    /// Tells limits of which nothing was spent.
+    mutating func tell(_ known: Decision, at microseconds: Int64) {
+        decision = known
+        decision.isGranted = true
+        decisionMicroseconds = microseconds
+        hasDecision = true
+    }
 }
 
 extension Worker {
@@ -271,6 +279,7 @@ extension Worker {
         var context = RefusalContext(RefusalText(200, "", ""))
         context.hasContent = false
         context.allow = rows.router.entries[entry].allow
+        if let key { inspectLimit(key, into: &context) }
         return finishRefusal(slot, context, .none, headCount: headCount, route: route, key)
     }
 
@@ -295,16 +304,6 @@ extension Worker {
     /// Answers to a valid key carry its limits even where nothing was spent.
     private func hasNoDecisionYet(_ reason: Reason) -> Bool {
         reason == .scopeMissing || reason == .noRoute || reason == .methodNotAllowed || reason == .tooLarge
-    }
-
-    private func inspectLimit(_ key: Slot<ActiveKey>, into context: inout RefusalContext) {
-        guard !hasStore, key.value.plan.count > 0 else { return }
-        let now = MonotonicClock.nowMicroseconds()
-        context.decision = shared.windows.inspect(
-            account: key.value.accountHash.words, plan: key.value.plan, cost: 1, nowMicroseconds: now)
-        context.decision.isGranted = true
-        context.decisionMicroseconds = now
-        context.hasDecision = true
     }
 
     private func finishRefusal(

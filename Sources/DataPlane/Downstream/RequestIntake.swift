@@ -164,6 +164,7 @@ extension Worker {
         slot.value.request = .head
         slot.value.emptyLines = 0
         slot.value.resolvedKey = Downstream.unresolved
+        slot.value.hasSeenLimits = false
         slot.value.phaseStartMicroseconds = 0
         slot.value.phaseBytes = 0
         if slot.value.closesAfterAnswer || slot.value.kind == .stream {

@@ -102,8 +102,11 @@ extension Worker {
         let isShort = permitted < Int(account.value.debited.count)
         let mayWait = isShort && mayWait(account, retry, othersHold)
         if !isShort { account.value.delays = 0 }
-        noteDenial(
-            account, windows, decision, until: mayWait ? 0 : denialEnd(retry, othersHold, clock, answered))
+        noteSeen(account, windows, decision, answered)
+        account.value.deniedCost = account.value.debitedCost
+        account.value.deniedUntilMicroseconds =
+            mayWait ? 0 : denialEnd(retry, othersHold, clock, answered)
+        endInspections(account)
         conclude(account, decision, granted, answered, sparingRest: mayWait)
         debitIsOver(account)
     }
@@ -169,18 +172,16 @@ extension Worker {
         return othersHold ? min(end, answered + Self.denialOnLeaseMicroseconds) : end
     }
 
-    /// Remembers how long an empty account stays empty.
-    private func noteDenial(
-        _ account: Slot<Account>, _ windows: LimitPlan, _ decision: Decision, until end: Int64
+    /// Remembers what Redis has said of an account.
+    private func noteSeen(
+        _ account: Slot<Account>, _ windows: LimitPlan, _ decision: Decision, _ answered: Int64
     ) {
-        account.value.deniedUntilMicroseconds = end
-        guard end > 0 else { return }
-        account.value.deniedCost = account.value.debitedCost
-        account.value.deniedPlan = windows
-        account.value.deniedDecision = decision
-        account.value.deniedDecision.isGranted = false
+        account.value.seenPlan = windows
+        account.value.seenMicroseconds = answered
+        account.value.seenDecision = decision
+        account.value.seenDecision.isGranted = false
         for index in 0..<windows.count {
-            account.value.deniedDecision.remaining[index] = max(0, decision.remaining[index])
+            account.value.seenDecision.remaining[index] = max(0, decision.remaining[index])
         }
     }
 
@@ -204,7 +205,7 @@ extension Worker {
     func debitIsOver(_ account: Slot<Account>) {
         account.value.isInFlight = false
         serveFromLease(account)
-        if account.value.waiting.count > 0 { enqueue(account) }
+        if account.value.waiting.count > 0 || account.value.inspecting.count > 0 { enqueue(account) }
         releaseAccount(account)
     }
 

@@ -32,10 +32,11 @@ extension Worker {
         guard now >= account.value.unreadableUntilMicroseconds else {
             return limitDegraded(slot, headCount: headCount, route: route, key, cost)
         }
-        if now < account.value.deniedUntilMicroseconds, cost >= account.value.deniedCost,
-            account.value.deniedPlan == key.value.plan
+        // A dearer call is refused too, but waits for longer: Redis knows how long.
+        if now < account.value.deniedUntilMicroseconds, cost == account.value.deniedCost,
+            account.value.seenPlan == key.value.plan
         {
-            let decision = account.value.deniedDecision
+            let decision = account.value.seenDecision
             countDecision(decision, key: key, isDegraded: false)
             return refuseLimited(slot, headCount: headCount, route: route, key, decision, now)
         }
@@ -245,6 +246,9 @@ extension Worker {
             _ = addWaiter(reference, to: &account.value.debited)
         }
         if account.value.debited.count == 0 { account.value.debitedCost = 1 }
+        if account.value.debitedPlan.count == 0, account.value.inspecting.count > 0 {
+            account.value.debitedPlan = account.value.inspectedPlan
+        }
         // Nobody waits: what no longer counts in the windows of the last debit is dropped.
         if account.value.debitedPlan.count == 0 { account.value.debitedPlan = before }
         prepareLease(account)

@@ -114,7 +114,13 @@ extension Worker {
     private func authorise(
         _ slot: Slot<Downstream>, headCount: Int, _ routing: Routing, _ key: Slot<ActiveKey>
     ) -> Bool {
-        metrics.authentication.add(WorkerMetrics.Authentication.ok.rawValue)
+        if !slot.value.hasSeenLimits {
+            metrics.authentication.add(WorkerMetrics.Authentication.ok.rawValue)
+        }
+        if case .route(let number) = routing, mayUse(number, key) {
+            return limit(slot, headCount: headCount, route: number, key)
+        }
+        if awaitLimits(slot, key) { return false }
         switch routing {
         case .noRoute, .twoRoutes:
             return refuse(slot, .noRoute, headCount: headCount, key: key)
@@ -127,11 +133,13 @@ extension Worker {
             if isTooLarge(number) {
                 return refuse(slot, .tooLarge, headCount: headCount, route: number, key: key)
             }
-            if requestHead.value.maxForwards == 0 {
-                return answerAsLast(slot, headCount: headCount, route: number, key: key)
-            }
-            return limit(slot, headCount: headCount, route: number, key)
+            return answerAsLast(slot, headCount: headCount, route: number, key: key)
         }
+    }
+
+    private func mayUse(_ route: Int, _ key: Slot<ActiveKey>) -> Bool {
+        key.value.grants.contains(rows.routes[route].scopes) && !isTooLarge(route)
+            && requestHead.value.maxForwards != 0
     }
 
     /// Whether the body that the head announces is over the route's limit: refused before it costs a permit.

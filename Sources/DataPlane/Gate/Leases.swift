@@ -164,7 +164,7 @@ extension Worker {
                 store.value.delayed.append(index)
                 continue
             }
-            if account.value.waiting.count > 0 { enqueue(account) }
+            if account.value.waiting.count > 0 || account.value.inspecting.count > 0 { enqueue(account) }
             releaseAccount(account)
         }
     }

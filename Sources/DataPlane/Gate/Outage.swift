@@ -23,6 +23,7 @@ extension Worker {
         while let reference = removeWaiter(from: &account.value.waiting) {
             decideDegraded(reference)
         }
+        endInspections(account)
         debitIsOver(account)
     }
 

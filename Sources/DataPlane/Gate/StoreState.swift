@@ -80,11 +80,18 @@ struct Account {
     /// Refusals that were put off because others hold leases, and until when.
     var delays: Int32 = 0
     var delayedUntilMicroseconds: Int64 = 0
-    /// Until then every call of at least this cost under this plan is refused here: only time frees permits.
+    /// Until then every call of this cost is refused here under the plan that was seen last: only time frees
+    /// permits.
     var deniedUntilMicroseconds: Int64 = 0
     var deniedCost: Int64 = 0
-    var deniedPlan = LimitPlan([])
-    var deniedDecision = Decision(isGranted: false, count: 0)
+    /// What Redis said last of its windows, under which plan, and when; 0 before.
+    var seenPlan = LimitPlan([])
+    var seenDecision = Decision(isGranted: false, count: 0)
+    var seenMicroseconds: Int64 = 0
+    /// Callers whose refusal, for which nothing is spent, waits to tell the limits.
+    var inspecting = WaiterList()
+    /// The windows that the last of them is bound by.
+    var inspectedPlan = LimitPlan([])
 }
 
 /// A command whose reply has not come.
