@@ -100,8 +100,11 @@ package struct FrameWalker {
             hasBegun = true
             endsHead = true
         }
+        // Inside a header block, whatever it is: the library ends the connection for it (section 6.10).
+        let isIntruding = isInHead && !endsHead && kind != .continuation
         isInHead = kind == .headers || kind == .continuation
         if isInHead { endsHead = flags & 0x4 != 0 }
+        if isIntruding { return }
         switch kind {
         case .priority:
             if stream == 0 || stream == dependency & 0x7FFF_FFFF { forbidden = .protocolError }

@@ -27,6 +27,8 @@ package struct HeaderBlock: ~Copyable {
         package fileprivate(set) var problem = Problem.none
         /// What `content-length` says, -1 when there is none.
         package fileprivate(set) var contentLength: Int64 = -1
+        /// Whether `content-type` says that this is a call of gRPC.
+        package fileprivate(set) var isGRPC = false
     }
 
     @usableFromInline var values: Block
@@ -203,6 +205,8 @@ package struct HeaderBlock: ~Copyable {
                 return
             }
             facts.contentLength = length
+        case .contentType:
+            facts.isGRPC = FieldText.isGRPC(value)
         default:
             if name.count == 6, Self.equals(name, "cookie") {
                 // Crumbs of one list (RFC 9113 section 8.2.3); behind an empty one a blank would be left.
@@ -211,6 +215,8 @@ package struct HeaderBlock: ~Copyable {
                 cookies.append(value)
                 return
             }
+            // The key is the gateway's: a caller's means nothing in HTTP/2 (RFC 8441 section 5).
+            if name.count == 17, isWebSocket, Self.equals(name, "sec-websocket-key") { return }
         }
         var writer = ByteWriter(fields)
         writer.append(field: name, value)
@@ -284,7 +290,10 @@ package struct HeaderBlock: ~Copyable {
         return hasContentLength ? .length : .chunked
     }
 
-    private var isWebSocket: Bool { Self.equals(values.span(range(.protocolName)), "websocket") }
+    private var isWebSocket: Bool {
+        facts.isPresent[Pseudo.protocolName.rawValue]
+            && values.span(range(.protocolName)).equalsIgnoringCase("websocket")
+    }
 
     /// Tells of every line that `writeRequest` writes, in their order.
     private func writeTable(hostCount: Int, _ body: Body, into writer: inout ByteWriter) {

@@ -27,10 +27,13 @@ package struct ChunkDecoder: Sendable {
     /// Bytes by which extensions may outgrow what their chunks allow them, 16 and two for each byte of
     /// data, over the whole message: nobody uses them much, attackers flood with them.
     package static let extensionExcessMax: Int64 = 16_384
-    /// Bytes of the trailer section.
+    /// Bytes of the trailer section of a request.
     package static let trailerBytesMax = 8_192
-    /// Fields of the trailer section.
+    /// Fields of the trailer section of a request.
     package static let trailerFieldsMax = 100
+    /// The same of an answer: gRPC has its errors there with all their details.
+    package static let answerTrailerBytesMax = 32_768
+    package static let answerTrailerFieldsMax = 256
 
     private var state = State.size
     private var digits: UInt8 = 0
@@ -39,8 +42,10 @@ package struct ChunkDecoder: Sendable {
     private var extensionExcess: Int64 = 0
     private var trailerBytes: Int32 = 0
     private var trailerFields: Int32 = 0
+    private let isOfAnswer: Bool
 
-    package init() {}
+    /// - Parameter isOfAnswer: whether the body is an upstream's.
+    package init(isOfAnswer: Bool = false) { self.isOfAnswer = isOfAnswer }
 
     /// Whether the last chunk and its trailers have been read.
     package var isDone: Bool { state == .done }
@@ -49,8 +54,10 @@ package struct ChunkDecoder: Sendable {
     package var announced: Int64 { state == .data ? remaining : 0 }
 
     /// What is wrong with what has come of a body from `start` on; nil when nothing is so far.
-    package static func problem(in bytes: Span<UInt8>, from start: Int) -> StaticString? {
-        var decoder = ChunkDecoder()
+    package static func problem(
+        in bytes: Span<UInt8>, from start: Int, isOfAnswer: Bool = false
+    ) -> StaticString? {
+        var decoder = ChunkDecoder(isOfAnswer: isOfAnswer)
         var offset = start
         while true {
             switch decoder.next(bytes, &offset) {
@@ -167,7 +174,7 @@ package struct ChunkDecoder: Sendable {
     }
 
     private mutating func trailerLine(_ bytes: Span<UInt8>, _ offset: inout Int) -> ChunkEvent {
-        let room = Self.trailerBytesMax - Int(trailerBytes)
+        let room = (isOfAnswer ? Self.answerTrailerBytesMax : Self.trailerBytesMax) - Int(trailerBytes)
         let end = min(bytes.count, offset + room)
         switch FieldSection.line(bytes, offset, end) {
         case .incomplete:
@@ -180,7 +187,9 @@ package struct ChunkDecoder: Sendable {
         case .field(let slice, let next):
             trailerBytes += Int32(truncatingIfNeeded: next - offset)
             trailerFields += 1
-            guard trailerFields <= Self.trailerFieldsMax else { return .invalid("too many trailer fields") }
+            guard trailerFields <= (isOfAnswer ? Self.answerTrailerFieldsMax : Self.trailerFieldsMax) else {
+                return .invalid("too many trailer fields")
+            }
             offset = next
             let isForbidden =
                 slice.id.isForbiddenInTrailers || slice.id.isHopByHop

@@ -117,7 +117,7 @@ struct FieldFacts {
             ? nil : Refusal(400, "the request target and Host disagree")
     }
 
-    /// `application/grpc`, alone or followed by `+`, `;` or a space.
+    /// `application/grpc`, alone or followed by `+`, `;` or a blank.
     static func isGRPC(_ bytes: Span<UInt8>, _ value: Range<Int>) -> Bool {
         guard value.count >= 16,
             bytes.isToken(
@@ -125,6 +125,6 @@ struct FieldFacts {
         else { return false }
         guard value.count > 16 else { return true }
         let next = bytes[value.lowerBound + 16]
-        return next == 0x2B || next == 0x3B || next == 0x20
+        return next == 0x2B || next == 0x3B || next == 0x20 || next == 0x09
     }
 }

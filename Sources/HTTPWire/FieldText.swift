@@ -36,6 +36,9 @@ package enum FieldText {
         FieldSection.contentLength(value, 0..<value.count)
     }
 
+    /// Whether a `content-type` is that of gRPC.
+    package static func isGRPC(_ value: Span<UInt8>) -> Bool { FieldFacts.isGRPC(value, 0..<value.count) }
+
     /// Whether a field that has no identity here may still not stand in a trailer section (RFC 9110 section
     /// 6.5.1): whoever sees it would have acted on it before, or takes it for what the head said.
     static func isForbiddenInTrailers(_ name: Span<UInt8>) -> Bool {

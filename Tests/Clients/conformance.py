@@ -270,6 +270,8 @@ SUITE = [
     ("6.10 a head in twenty continuations", [head(LONG[:200], END_STREAM), *[continuation(LONG[n : n + 200], 0) for n in range(200, 4_000, 200)], continuation(LONG[4_000:])], answer),
     ("http2 6.10 several continuations", [head(flags=END_STREAM), continuation(flags=0), continuation()], any_answer),
     ("http2 6.10 data behind a continuation", [head(block(method=b"POST"), 0), continuation(flags=0), data()], connection(PROTOCOL)),
+    ("http2 6.10 data behind an open block of an ended stream", [head(flags=END_STREAM), continuation(flags=0), data()], connection(PROTOCOL)),
+    ("http2 6.10 another head in an open block of its stream", [head(flags=END_STREAM), head()], connection(PROTOCOL)),
     ("http2 6.10 a continuation on stream zero", [head(flags=END_STREAM), continuation(stream=0)], connection(PROTOCOL)),
     ("http2 6.10 a continuation behind a whole head", [head(), continuation()], connection(PROTOCOL)),
     ("http2 6.10 a continuation behind the last one", [head(flags=END_STREAM), continuation(), continuation()], connection(PROTOCOL)),

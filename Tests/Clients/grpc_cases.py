@@ -98,6 +98,36 @@ def grpc_messages_far_apart(scene):
 
 
 @case
+def grpc_messages_slow_and_steady(scene):
+    """Less than a body's rate, and no longer silent than a stream may be."""
+    path = scene.path("h2", "bidi").replace("/h2/", "/short/h2/")
+    streams, stream = scene.call(path, content=b"0", ends=False)
+    require(streams.head(stream)[0] == 200 and streams.take(stream, 6) == message(b"0"), "no first answer")
+    for number in range(8):
+        time.sleep(0.3)
+        streams.data(stream, message(b"%d" % number))
+        require(streams.take(stream, 6) == message(b"%d" % number), f"cut before message {number}")
+    streams.data(stream, b"", ends=True)
+    require(streams.end(stream)[1]["grpc-status"] == "0", "no status")
+
+
+@case
+def grpc_errors_with_many_details(scene):
+    streams, stream = scene.call(scene.path("h2", "details"))
+    status, head, body, trailers, code = outcome(streams, stream)
+    require(body == message(b"part") and code is None, (status, head, body, code))
+    require(trailers["grpc-status"] == "3" and len(trailers["grpc-status-details-bin"]) == 20_000, trailers)
+    require(trailers["x-last-199"] == "199", "fields are missing")
+
+
+@case
+def grpc_refused_for_its_path(scene):
+    """As gRPC wants it, and not as a page."""
+    for path, status in [("/%zz", 13), ("/a%2Fb", 13), ("/" + "x" * 9_000, 8)]:
+        refusal(scene, path, status)
+
+
+@case
 def grpc_many_answers(scene):
     streams, stream = scene.call(scene.path("h2", "down"))
     status, head, body, trailers, code = outcome(streams, stream)

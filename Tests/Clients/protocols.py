@@ -214,6 +214,14 @@ def fails_late(link, stream, what, value):
         link.head(stream, ("grpc-status", "10"), ("grpc-message", "aborted"), ends=True)
 
 
+def details(link, stream, what, value):
+    if what == "end":
+        link.head(stream, *GRPC)
+        link.data(stream, message(b"part"))
+        more = [(f"x-last-{number}", f"{number}") for number in range(200)]
+        link.tail(stream, ("grpc-status", "3"), ("grpc-status-details-bin", "A" * 20_000), *more)
+
+
 def counts(link, stream, what, value):
     if what == "data":
         link.totals[stream] = link.totals.get(stream, 0) + len(value)
@@ -274,7 +282,8 @@ def tunnel_reset(link, stream, what, value):
 
 
 SCRIPTS = {
-    "unary": unary, "bidi": bidi, "down": down, "fails": fails, "failslate": fails_late, "counts": counts,
+    "unary": unary, "bidi": bidi, "down": down, "fails": fails, "failslate": fails_late, "details": details,
+    "counts": counts,
     "hangs": hangs, "huge": huge, "dies": dies, "resets": resets, "tunnel": tunnel, "declines": tunnel_declined,
     "breaks": tunnel_reset,
 }

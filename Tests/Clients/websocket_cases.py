@@ -303,6 +303,19 @@ def connect_without_proof_of_agreement(scene):
 
 
 @case
+def connect_with_a_key_of_its_own(scene):
+    """It means nothing in HTTP/2 (RFC 8441 section 5): the one that the upstream sees is the gateway's."""
+    for protocol in ["websocket", "WebSocket"]:
+        streams = scene.streams()
+        path = scene.path("h1", "echo")
+        key = ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        stream = streams.open(scene.connect(path, VERSION, key, protocol=protocol), ends=False)
+        require(streams.head(stream)[0] == 200, protocol)
+        met = seen.get(path, "fields")["sec-websocket-key"]
+        require(len(met) == 24 and met != key[1], met)
+
+
+@case
 def connect_declined(scene):
     streams, stream, path = tunnelled(scene, "h1", "declines")
     require(streams.head(stream)[0] == 403, "not declined")

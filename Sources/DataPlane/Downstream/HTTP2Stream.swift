@@ -33,9 +33,11 @@ struct StreamState {
     var isRejected = false
     var isHead = false
     var isHeadTooLarge = false
+    /// Whether its head said so, however much else is wrong with it.
+    var isGRPC = false
     var answer = Answer.head
     var answerRemaining: Int64 = 0
-    var answerChunks = ChunkDecoder()
+    var answerChunks = ChunkDecoder(isOfAnswer: true)
     /// Field lines that follow the body.
     var trailers = Block.none
     /// Whether our side has been ended by a frame that is written.
@@ -73,6 +75,7 @@ extension Worker {
         slot.value.stream.connection = connection.reference
         slot.value.stream.number = number
         slot.value.stream.requestHasEnded = endsStream
+        slot.value.stream.isGRPC = http2.block.value.facts.isGRPC
         if case .tooLarge = http2.block.value.facts.problem { slot.value.stream.isHeadTooLarge = true }
         guard slot.value.stream.isHeadTooLarge || writeHead(slot, endsStream: endsStream) else {
             downstreams.free(slot)

@@ -74,8 +74,8 @@ struct RefusalText {
         case 401: return 16
         case 403: return 7
         case 404, 405: return 12
-        case 413, 429: return 8
-        case 400: return 13
+        case 413, 414, 429, 431: return 8
+        case 400, 417: return 13
         default: return 14
         }
     }
@@ -220,6 +220,7 @@ extension Worker {
         var context = RefusalContext(text)
         context.closes = true
         context.method = requestHead.value.method
+        context.isGRPC = slot.value.stream.isGRPC
         // RFC 9110 section 15.5.6: a 405 says what there is.
         if text.status == 405 { context.challenge = Self.methodsWithoutConnect }
         let requestID = state.value.requestID

@@ -57,6 +57,7 @@ struct Exchange: ~Copyable {
     /// Whether more has been sent than is kept.
     var hasLostBody = false
     var requestBodyLimit: Int64 = 0
+    /// Whether the upstream was asked if it wants the body, and has not said so.
     var expectsContinue = false
     var acceptsTrailers = false
     var isGRPC = false
@@ -76,7 +77,7 @@ struct Exchange: ~Copyable {
     /// The body as it comes from the upstream.
     var responseFraming = ResponseFraming.none
     var responseRemaining: Int64 = 0
-    var responseChunks = ChunkDecoder()
+    var responseChunks = ChunkDecoder(isOfAnswer: true)
     /// Whether the answer goes to the caller in chunks.
     var sendsChunks = false
     var responseBodyBytes: Int64 = 0

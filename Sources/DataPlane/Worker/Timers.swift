@@ -91,12 +91,16 @@ extension Worker {
         return slot.value.stallBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
     }
 
+    private func sendsMessages(_ slot: Slot<Downstream>) -> Bool {
+        slot.value.kind == .stream && exchanges.lookup(slot.value.exchange)?.value.isGRPC == true
+    }
+
     /// How long the next bytes of a request's body may take, in microseconds. Messages of gRPC come when
     /// there is something to say: their silence is that of other streams.
     func bodyWait(_ slot: Slot<Downstream>) -> Int64 {
-        guard slot.value.kind == .stream, let exchange = exchanges.lookup(slot.value.exchange),
-            exchange.value.isGRPC
-        else { return Int64(timeouts.body) * 1_000 }
+        guard sendsMessages(slot), let exchange = exchanges.lookup(slot.value.exchange) else {
+            return Int64(timeouts.body) * 1_000
+        }
         let chosen = exchange.value.idleTimeoutMicroseconds
         return chosen > 0 ? chosen : HardLimits.streamIdleMicroseconds
     }
@@ -109,11 +113,10 @@ extension Worker {
     }
 
     /// Whether a body comes too slowly to be let in: `body_rate` bytes a second on average, once the first
-    /// `body` period is over.
+    /// `body` period is over. Messages of gRPC have no rate, only a longest silence.
     func isTooSlow(_ slot: Slot<Downstream>) -> Bool {
         let elapsed = state.value.nowMicroseconds &- slot.value.phaseStartMicroseconds
-        let grace = bodyWait(slot)
-        guard elapsed > grace else { return false }
+        guard elapsed > Int64(timeouts.body) * 1_000, !sendsMessages(slot) else { return false }
         return slot.value.phaseBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
     }
 }

@@ -55,6 +55,8 @@ struct ProtocolTests {
             $0.routes += [
                 "{ path: /short/h1/**, access: public, upstream: main, idle_timeout: 500ms }",
                 "{ path: /keyed/short/h1/**, upstream: main, idle_timeout: 500ms }",
+                "{ path: /open/short/h2/**, access: public, upstream: h2, idle_timeout: 700ms }",
+                "{ path: /keyed/short/h2/**, upstream: h2, idle_timeout: 700ms }",
                 "{ path: /keyed/scoped/**, scopes: [\"no:such\"], upstream: main }",
                 "{ path: /down/**, access: public, upstream: gone }",
             ]
