@@ -37,8 +37,8 @@ struct FrameWalkerTests {
         var flags: UInt8 = 0
         var payload: [UInt8] = [7, 7]
 
-        static func head(_ stream: UInt32, ends: Bool = false) -> Frame {
-            Frame(type: 1, stream: stream, flags: ends ? 1 : 0)
+        static func head(_ stream: UInt32, ends: Bool = false, isWhole: Bool = true) -> Frame {
+            Frame(type: 1, stream: stream, flags: (ends ? 1 : 0) | (isWhole ? 4 : 0))
         }
         static func data(_ stream: UInt32, ends: Bool = false) -> Frame {
             Frame(type: 0, stream: stream, flags: ends ? 1 : 0)
@@ -76,6 +76,9 @@ struct FrameWalkerTests {
             ([.head(1), .data(1, ends: true), .head(3), .data(1)], .streamClosed),
             ([.head(1, ends: true), .head(511), .data(1)], .streamClosed),
             ([.head(1, ends: true), .head(513), .head(515), .data(515)], nil),
+            // What comes inside a block is the library's to refuse.
+            ([.head(1, ends: true, isWhole: false), .data(1)], nil),
+            ([.head(1, ends: true, isWhole: false), .head(1)], nil),
             // A number that was used, and is a new stream's 512 later.
             ([.head(1, ends: true), .head(257), .head(513), .data(513)], nil),
         ] as [([Frame], HTTP2Error?)], [1, 4, 1_000])

@@ -175,7 +175,7 @@ struct LimitTests {
         #expect(try gateway.call(key: two).status == 429)
     }
 
-    @Test("an answer for which nothing is spent tells the limits all the same", arguments: ["memory", "redis"])
+    @Test("an answer for which nothing is spent tells the limits too", arguments: ["memory", "redis"])
     func spared(_ store: String) throws {
         let redis = store == "redis" ? try RedisServer() : nil
         func start() throws -> Gateway {
@@ -221,7 +221,7 @@ struct LimitTests {
         #expect(refused["RateLimit"]?.contains(";r=100;") == true)
     }
 
-    @Test("a dearer call on an empty account is told how long it waits itself", arguments: ["memory", "redis"])
+    @Test("a dearer call on an empty account is told its own wait", arguments: ["memory", "redis"])
     func dearer(_ store: String) throws {
         let redis = store == "redis" ? try RedisServer() : nil
         let gateway = try Gateway(

@@ -56,6 +56,49 @@ struct UpstreamTests {
         #expect(ending.requests.count >= 12, "\(ending.requests.count)")
     }
 
+    @Test("streams with nothing to say do not have their endpoint left out")
+    func quietStreams() throws {
+        let quiet = try Upstream { exchange in
+            try exchange.receiveBody()
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: a\n\n")
+            exchange.waitForEnd()
+        }
+        let lasting = try Upstream()
+        let gateway = try Gateway(
+            Setup(quiet, lasting).with {
+                $0.routes = ["{ path: /api/**, upstream: main, idle_timeout: 200ms }"]
+                $0.upstream = "balance: round_robin"
+            })
+        let callers = try (0..<16).map { _ in
+            let caller = try gateway.connect()
+            try caller.send(Gateway.request())
+            return caller
+        }
+        let streams = try callers.filter { try $0.head()["Content-Type"] == "text/event-stream" }
+        // Cut, after their silence.
+        for stream in streams { _ = try? stream.rest() }
+        #expect(quiet.requests.count == 8)
+        quiet.play(Upstream.answer("good"))
+        for _ in 0..<16 { #expect(try gateway.call().status == 200) }
+        #expect(quiet.requests.count == 16)
+    }
+
+    @Test("an upstream that was not heard to want a body is not asked again on its connection")
+    func unwanted() throws {
+        let upstream = try Upstream { exchange in
+            exchange.recordHead()
+            // What it has read of the body is lost, or is the next request.
+            try exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+        }
+        let gateway = try Gateway(Setup(upstream))
+        let fields = "Expect: 100-continue\r\n"
+        for _ in 0..<2 {
+            #expect(try gateway.call(method: "POST", fields: fields, body: "abcde").text == "ok")
+        }
+        #expect(upstream.connectionCount == 2)
+        #expect(upstream.requests.count == 2)
+    }
+
     @Test("an idle connection that has died is replaced without the caller noticing")
     func retry() throws {
         let upstream = try Upstream()

@@ -65,17 +65,21 @@ extension Worker {
             }
             // A caller that waits for its upstream to want the body has its time from here on.
             if status == 100, slot.value.request == .body { timeBody(slot) }
+            if status == 100 { exchange.value.expectsContinue = false }
             return true
         }
         // A stream of HTTP/2 that asked for a tunnel would take any success for one (RFC 8441 section 5).
         let isStream = slot.value.kind == .stream
         if status < 300, isStream, slot.value.stream.requestBody == .tunnel {
-            upstreamFailed(exchange, connection, .upstreamNonsense)
+            // Its endpoint may answer an ordinary page so, of which the caller has asked something else.
+            noteSuccess(connection)
+            dropUpstream(of: exchange)
+            failExchange(exchange, .upstreamNonsense)
             return false
         }
         // Known to be nonsense before the caller has been told of an answer.
         if case .chunked = responseHead.value.framing,
-            ChunkDecoder.problem(in: block.readable, from: headCount) != nil
+            ChunkDecoder.problem(in: block.readable, from: headCount, isOfAnswer: true) != nil
         {
             upstreamFailed(exchange, connection, .upstreamNonsense)
             return false
@@ -200,8 +204,10 @@ extension Worker {
         metrics.upstreamDurations.observe(
             histogramAt: Int(exchange.value.upstream) * LatencyBuckets.cells,
             microseconds: state.value.nowMicroseconds &- exchange.value.upstreamStartMicroseconds)
+        // An upstream that was asked whether it wants the body and has not said so may leave it unread.
         let mayKeep =
             connection.value.kind == .http1 && connection.value.mayBeKept && exchange.value.requestIsSent
+            && !exchange.value.expectsContinue
             && answer.value.isEmpty
             && connection.value.output.isEmpty && !connection.value.inputEnded
             && !connection.value.outputIsBroken

@@ -3,8 +3,9 @@ import Keys
 import Limits
 import Reactor
 
-// Answers to a valid key carry its limits even where nothing is spent: no such route, a scope that is missing,
-// a body that is too large. Without a store they are at hand; Redis is asked, unless it was a moment ago.
+// Answers to a valid key carry its limits even where nothing is spent: no such route, a scope that is
+// missing, a body that is too large. Without a store they are at hand; Redis is asked, unless it was a moment
+// ago.
 
 extension Worker {
     /// How long what Redis has said is told again.

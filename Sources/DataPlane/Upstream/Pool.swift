@@ -235,10 +235,13 @@ extension Worker {
     }
 
     /// Whether a silence speaks against the endpoint: not that of a tunnel, nor while a gRPC call still
-    /// sends, nor one that its caller's own deadline has made too short for anybody. Callers would have
-    /// endpoints left out for all.
+    /// sends, nor one that its caller's own deadline has made too short for anybody, nor that of a begun
+    /// answer of which nobody knows whether more is to come. Callers would have endpoints left out for all.
     private func blamesEndpoint(_ exchange: Slot<Exchange>) -> Bool {
         if exchange.value.isTunnel || exchange.value.isGRPC && !exchange.value.requestIsSent { return false }
+        if exchange.value.phase == .streaming {
+            guard case .length = exchange.value.responseFraming else { return false }
+        }
         let now = state.value.nowMicroseconds
         return exchange.value.deadlineMicroseconds == 0 || now < exchange.value.deadlineMicroseconds
             || now &- exchange.value.upstreamStartMicroseconds >= HardLimits.pingMicroseconds
