@@ -139,7 +139,7 @@ enum TimeoutKeys {
         "between two arrivals of a body; a caller that stops taking its answer is given the same")
     static let bodyRate = Setting.size(
         "body_rate", in: 0...1 << 30, default: 256,
-        "a second, what a body has to reach on average after the first `body`")
+        "a second, what a body has to reach on average after the first `body`; none for gRPC")
     static let idle = Setting.duration(
         "idle", in: 100...86_400_000, default: 60_000, "between two requests of a connection")
     static let drainDelay = Setting.duration(
