@@ -87,7 +87,7 @@ let package = Package(
         tests(
             "KeyManagementTests",
             ["KeyManagement", "Redis", "Reactor", "Configuration", "Keys", "Limits", "TestSupport"]),
-        tests("AdminTests", ["Admin", "Dashboard", "DataPlane"]),
+        tests("AdminTests", ["Admin", "Dashboard", "DataPlane", "Reactor"]),
         tests(
             "IntegrationTests", ["TLS", "Reactor", "Limits", "TestSupport"],
             exclude: ["Harness/settable-clock.c", "Harness/slow-names.c"]),

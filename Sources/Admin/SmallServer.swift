@@ -76,6 +76,8 @@ package final class SmallServer {
         /// Everything is said: what still arrives is dropped, so that closing does not reset the connection
         /// before the client has read the answer.
         var isLingering = false
+        /// When the sending of the output began.
+        var begunMicroseconds: Int64 = 0
         var deadlineMicroseconds: Int64
 
         init(_ descriptor: Descriptor, _ peer: SocketAddress, deadlineMicroseconds: Int64) {
@@ -95,6 +97,14 @@ package final class SmallServer {
     private static let limits = HeadLimits(headBytes: 32_768, fields: 100, targetBytes: 8_192)
     /// A client that is quiet for this long, or takes longer for one request, is closed; microseconds.
     private static let idleMicroseconds: Int64 = 30_000_000
+    /// What a client has to take of an answer on average after that time, in bytes a second: a scrape over a
+    /// slow line takes more.
+    private static let answerRate: Int64 = 16_384
+    /// For so long after it came or was answered a client keeps its place before those that are slow to read
+    /// an answer; microseconds.
+    private static let freshMicroseconds: Int64 = 1_000_000
+    /// Clients accepted in a turn: what they ask is read before others come and take their places.
+    private static let acceptsPerTurn = 16
     /// How long a client gets to read its last answer.
     private static let lingerMicroseconds: Int64 = 2_000_000
 
@@ -122,7 +132,7 @@ package final class SmallServer {
     /// - Parameters:
     ///   - inherited: a socket that listens on the address already.
     ///   - firstToken: tokens from here on are this server's.
-    ///   - connectionsMax: with more, the one that has been idle longest makes room.
+    ///   - connectionsMax: with more, one makes room, of the address that holds most.
     ///   - bodyBytesMax: what the body of a request may take.
     ///   - handler: nil says that `answer` will be called later, exactly once, on the loop's thread.
     /// - Throws: `ServerProblem`.
@@ -186,7 +196,7 @@ package final class SmallServer {
         guard let connection = connections[ticket], connection.isWaiting else { return }
         connection.isWaiting = false
         prepare(answer, connection)
-        flush(connection, ticket, nowMicroseconds)
+        send(connection, ticket, nowMicroseconds)
         advance(ticket, nowMicroseconds)
     }
 
@@ -219,7 +229,7 @@ package final class SmallServer {
     }
 
     private func accept(_ now: Int64) {
-        while listener.isOpen {
+        for _ in 0..<Self.acceptsPerTurn where listener.isOpen {
             let accepted = Socket.accept(on: listener)
             if case .outOfDescriptors = accepted {
                 // Not watched meanwhile: a level-triggered listener would keep the loop spinning.
@@ -228,7 +238,7 @@ package final class SmallServer {
                 return
             }
             guard case .accepted(let descriptor, let peer) = accepted else { return }
-            if connections.count >= connectionsMax { evictIdle() }
+            if connections.count >= connectionsMax { makeRoom(now) }
             guard connections.count < connectionsMax else {
                 Socket.close(descriptor)
                 continue
@@ -244,12 +254,33 @@ package final class SmallServer {
         }
     }
 
-    /// Connections that are kept for a next request, or never had one, must not shut others out.
-    private func evictIdle() {
-        let idle = connections.filter { !$0.value.isWaiting && $0.value.output.isEmpty }
-        guard let oldest = idle.min(by: { $0.value.deadlineMicroseconds < $1.value.deadlineMicroseconds })
-        else { return }
-        connections[oldest.key] = nil
+    /// Connections that are kept for a next request, never had one, or do not read their answers must not
+    /// shut others out. The address that holds most gives one up: whoever takes all places loses its own.
+    private func makeRoom(_ now: Int64) {
+        let all = connections.filter { !$0.value.isWaiting }
+        var held: [UInt64: Int] = [:]
+        for connection in all.values { held[Self.network(connection.peer), default: 0] += 1 }
+        let most = held.values.max()
+        let candidates = all.filter { held[Self.network($0.value.peer)] == most }
+        let last = candidates.min { left, right in
+            let ranks = (rank(left.value, now), rank(right.value, now))
+            if ranks.0 != ranks.1 { return ranks.0 < ranks.1 }
+            return left.value.deadlineMicroseconds < right.value.deadlineMicroseconds
+        }
+        if let last { connections[last.key] = nil }
+    }
+
+    /// The lower, the less is lost with a connection.
+    private func rank(_ connection: Connection, _ now: Int64) -> Int {
+        if !connection.output.isEmpty { return 1 }
+        let quietSince = connection.deadlineMicroseconds - Self.idleMicroseconds
+        return now - quietSince < Self.freshMicroseconds ? 2 : 0
+    }
+
+    /// An IPv4 address, or the /64 of an IPv6 address.
+    private static func network(_ peer: SocketAddress) -> UInt64 {
+        let prefix = peer.rateLimitPrefix
+        return prefix.0 | prefix.1
     }
 
     private func read(_ connection: Connection, _ token: UInt64, _ now: Int64) {
@@ -275,7 +306,7 @@ package final class SmallServer {
         {
             switch takeNext(connection, token) {
             case .needsMore:
-                if !connection.output.isEmpty { flush(connection, token, now) }
+                if !connection.output.isEmpty { send(connection, token, now) }
                 if connection.input.count > bodyBytesMax + Self.limits.headBytes * 2 {
                     connections[token] = nil
                 }
@@ -284,7 +315,7 @@ package final class SmallServer {
                 connection.isWaiting = true
                 watch(connection, token, .none)
                 return
-            case .answered: flush(connection, token, now)
+            case .answered: send(connection, token, now)
             }
         }
     }
@@ -387,6 +418,11 @@ package final class SmallServer {
         connection.sent = 0
     }
 
+    private func send(_ connection: Connection, _ token: UInt64, _ now: Int64) {
+        connection.begunMicroseconds = now
+        flush(connection, token, now)
+    }
+
     private func flush(_ connection: Connection, _ token: UInt64, _ now: Int64) {
         let output = connection.output
         while connection.sent < output.count {
@@ -394,7 +430,10 @@ package final class SmallServer {
             {
             case .bytes(let n): connection.sent += n
             case .wouldBlock:
-                connection.deadlineMicroseconds = now + Self.idleMicroseconds
+                // What it has taken buys time, but no more than a client that takes nothing gets.
+                let paid = Int64(connection.sent) * 1_000_000 / Self.answerRate
+                connection.deadlineMicroseconds =
+                    min(now, connection.begunMicroseconds + paid) + Self.idleMicroseconds
                 watch(connection, token, .write)
                 return
             case .endOfStream, .failed:

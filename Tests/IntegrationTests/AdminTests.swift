@@ -31,6 +31,21 @@ struct AdminTests {
         #expect(try gateway.manage("GET", "/openapi.json", token: nil).status == 200)
     }
 
+    @Test("clients that hardly read their answers do not shut probes out")
+    func slowReaders() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let request = "GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        var slow: [TCPConnection] = []
+        // Twice as many as the listener has places for.
+        for number in 0..<256 {
+            let client = try TCPConnection(port: gateway.adminPort, receiveBytes: 4_096)
+            try client.stream.write(Array(String(repeating: request, count: 40).utf8))
+            slow.append(client)
+            if number >= 127 { _ = try client.stream.read(within: 10) }
+            if number % 32 == 31 { #expect(try gateway.admin("/livez").status == 200) }
+        }
+    }
+
     @Test("a wrong token is refused, and guessing is slowed down without shutting out the right one")
     func wrongToken() throws {
         let world = try World()
