@@ -13,8 +13,8 @@ package final class WindowTable: Sendable {
 
     private struct Account {
         var name: Name
-        /// Windows in use, as places in the shard's `windows`; -1 for none.
-        var windows: InlineArray<4, Int32>
+        /// The first of its windows, as a place in the shard's `windows`; -1 for none.
+        var firstWindow: Int32 = -1
         /// The history of the store in which somebody has taken it upon itself to tell what the windows hold,
         /// and when; 0 for none.
         var toldHistory: UInt64 = 0
@@ -25,6 +25,8 @@ package final class WindowTable: Sendable {
         var places: [Name: Int32] = [:]
         var accounts: [Account] = []
         var windows: [SlidingWindow] = []
+        /// The window of the same account that comes after each of them; -1 for none.
+        var nextWindows: [Int32] = []
         var freeWindows: [Int32] = []
         var hand = 0
         var lastMicroseconds: Int64 = 0
@@ -37,18 +39,23 @@ package final class WindowTable: Sendable {
     }
 
     private static let shardCount = 64
-    /// Accounts looked at for one that may go when a shard is full.
+    /// Accounts looked at for one that may go, or for windows that may, when a shard is full.
     private static let evictionSteps = 64
+    /// Most windows of one account, whose keys may each have a plan of their own: a call looks through them.
+    private static let windowsPerAccount = 64
 
     /// In the object itself: a class for each would be retained and released by every call.
     private let cells: InlineArray<64, Cell>
     private let accountsPerShard: Int
+    private let windowsPerShard: Int
 
-    /// - Parameter accounts: most accounts that are followed at once. When all of them have permits in their
-    ///   windows, a new account is refused rather than an old one forgotten: forgetting would admit too much.
+    /// - Parameter accounts: most accounts that are followed at once, with four windows for each, which they
+    ///   share. When all of them hold permits, a new account or window is refused rather than an old one
+    ///   forgotten: forgetting would admit too much.
     package init(accounts: Int) {
         cells = InlineArray { _ in Cell() }
         accountsPerShard = max(1, accounts / Self.shardCount)
+        windowsPerShard = accountsPerShard * LimitPlan.windowsMaximum
     }
 
     /// Takes `cost` permits of every window of the plan, or of none.
@@ -90,7 +97,7 @@ package final class WindowTable: Sendable {
                 return
             }
             for index in 0..<plan.count {
-                let window = window(index, of: plan, at: place, in: &shard, now)
+                guard let window = window(index, of: plan, at: place, in: &shard, now) else { continue }
                 shard.windows[window].prune(now)
                 shard.windows[window].spend(cost, limit: plan.windows[index].limit, at: now)
             }
@@ -105,14 +112,10 @@ package final class WindowTable: Sendable {
         cells[Int(account.0 & UInt64(Self.shardCount - 1))].shard.withLock { shard in
             let place = shard.places[Name(low: account.0, high: account.1)].map { Int($0) }
             return (0..<plan.count).map { number in
-                guard let place else { return [] }
-                for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
-                    let window = Int(shard.accounts[place].windows[index])
-                    if shard.windows[window].lengthMicroseconds == plan.windows[number].lengthMicroseconds {
-                        return shard.windows[window].contents
-                    }
-                }
-                return []
+                guard let place,
+                    let window = window(plan.windows[number].lengthMicroseconds, at: place, in: shard)
+                else { return [] }
+                return shard.windows[window].contents
             }
         }
     }
@@ -134,14 +137,10 @@ package final class WindowTable: Sendable {
             shard.accounts[place].toldHistory = history
             shard.accounts[place].toldMicroseconds = now
             var longest = -1
-            for index in 0..<4 {
-                let window = Int(shard.accounts[place].windows[index])
-                guard window >= 0 else { continue }
-                let length = shard.windows[window].lengthMicroseconds
-                let isMeant = (0..<plan.count).contains { plan.windows[$0].lengthMicroseconds == length }
-                if isMeant, longest < 0 || length > shard.windows[longest].lengthMicroseconds {
-                    longest = window
-                }
+            for index in 0..<plan.count {
+                let length = plan.windows[index].lengthMicroseconds
+                guard let window = window(length, at: place, in: shard) else { continue }
+                if longest < 0 || length > shard.windows[longest].lengthMicroseconds { longest = window }
             }
             guard longest >= 0 else { return [] }
             shard.windows[longest].prune(now)
@@ -177,14 +176,14 @@ package final class WindowTable: Sendable {
             var decision = Decision(isGranted: true, count: plan.count)
             let name = Name(low: account.0, high: account.1)
             guard let place = known(name, at: hint, in: shard) ?? place(of: name, in: &shard, now) else {
-                decision.isGranted = false
-                decision.retryMicroseconds = now + 1_000_000
-                return decision
+                return Self.noRoom(plan, now)
             }
             hint = Int32(place)
             var used = InlineArray<4, Int32>(repeating: -1)
             for index in 0..<plan.count {
-                let window = window(index, of: plan, at: place, in: &shard, now)
+                guard let window = window(index, of: plan, at: place, in: &shard, now) else {
+                    return Self.noRoom(plan, now)
+                }
                 used[index] = Int32(window)
                 shard.windows[window].prune(now)
                 let limit = plan.windows[index].limit
@@ -207,6 +206,12 @@ package final class WindowTable: Sendable {
         }
     }
 
+    private static func noRoom(_ plan: LimitPlan, _ now: Int64) -> Decision {
+        var decision = Decision(isGranted: false, count: plan.count)
+        decision.retryMicroseconds = now + 1_000_000
+        return decision
+    }
+
     private func known(_ name: Name, at hint: Int32, in shard: borrowing Shard) -> Int? {
         let place = Int(hint)
         guard place >= 0, place < shard.accounts.count, shard.accounts[place].name == name else { return nil }
@@ -215,7 +220,7 @@ package final class WindowTable: Sendable {
 
     private func place(of name: Name, in shard: inout Shard, _ now: Int64) -> Int? {
         if let place = shard.places[name] { return Int(place) }
-        let fresh = Account(name: name, windows: InlineArray(repeating: -1))
+        let fresh = Account(name: name)
         if shard.accounts.count < accountsPerShard {
             shard.places[name] = Int32(shard.accounts.count)
             shard.accounts.append(fresh)
@@ -233,70 +238,101 @@ package final class WindowTable: Sendable {
             shard.hand = (shard.hand + 1) % shard.accounts.count
             let place = shard.hand
             var isIdle = true
-            for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
-                let window = Int(shard.accounts[place].windows[index])
-                shard.windows[window].prune(now)
-                if !shard.windows[window].isEmpty { isIdle = false }
+            var window = shard.accounts[place].firstWindow
+            while window >= 0 {
+                shard.windows[Int(window)].prune(now)
+                if !shard.windows[Int(window)].isEmpty { isIdle = false }
+                window = shard.nextWindows[Int(window)]
             }
             guard isIdle else { continue }
-            for index in 0..<4 where shard.accounts[place].windows[index] >= 0 {
-                shard.freeWindows.append(shard.accounts[place].windows[index])
-            }
+            releaseWindows(of: place, keeping: nil, in: &shard, now)
             shard.places[shard.accounts[place].name] = nil
             return place
         }
         return nil
     }
 
-    /// The account's window of this length, made when it is first needed.
+    /// The account's window of this length, made when it is first needed; nil when there is no room for it.
     private func window(
         _ number: Int, of plan: LimitPlan, at place: Int, in shard: inout Shard, _ now: Int64
-    ) -> Int {
+    ) -> Int? {
         let length = plan.windows[number].lengthMicroseconds
-        var unused = -1
-        for index in 0..<4 {
-            let window = Int(shard.accounts[place].windows[index])
-            if window < 0 {
-                if unused < 0 { unused = index }
-            } else if shard.windows[window].lengthMicroseconds == length {
-                return window
-            }
-        }
-        // A plan that changed its lengths leaves windows behind; an empty one makes room, else the one that
-        // empties first: what it counted no longer binds the account.
-        if unused < 0 { unused = leastNeeded(place, plan, in: &shard, now) }
-        let fresh = SlidingWindow(lengthMicroseconds: length)
-        let free: Int32
-        if let last = shard.freeWindows.popLast() {
-            free = last
-            shard.windows[Int(last)] = fresh
-        } else {
-            free = Int32(shard.windows.count)
-            shard.windows.append(fresh)
-        }
-        shard.accounts[place].windows[unused] = free
-        return Int(free)
+        if let window = window(length, at: place, in: shard) { return window }
+        guard let window = freeWindow(for: place, plan, in: &shard, now) else { return nil }
+        shard.windows[Int(window)] = SlidingWindow(lengthMicroseconds: length)
+        shard.nextWindows[Int(window)] = shard.accounts[place].firstWindow
+        shard.accounts[place].firstWindow = window
+        return Int(window)
     }
 
-    private func leastNeeded(
-        _ place: Int, _ plan: LimitPlan, in shard: inout Shard, _ now: Int64
-    ) -> Int {
-        var best = 0
-        var bestReset = Int64.max
-        for index in 0..<4 {
-            let window = Int(shard.accounts[place].windows[index])
-            let length = shard.windows[window].lengthMicroseconds
-            if (0..<plan.count).contains(where: { plan.windows[$0].lengthMicroseconds == length }) {
-                continue
-            }
-            shard.windows[window].prune(now)
-            let reset = shard.windows[window].resetMicroseconds
-            if reset < bestReset {
-                best = index
-                bestReset = reset
-            }
+    private func window(_ length: Int64, at place: Int, in shard: borrowing Shard) -> Int? {
+        var window = shard.accounts[place].firstWindow
+        while window >= 0 {
+            if shard.windows[Int(window)].lengthMicroseconds == length { return Int(window) }
+            window = shard.nextWindows[Int(window)]
         }
-        shard.freeWindows.append(shard.accounts[place].windows[best])
-        return best
+        return nil
+    }
+
+    private func freeWindow(
+        for place: Int, _ plan: LimitPlan, in shard: inout Shard, _ now: Int64
+    ) -> Int32? {
+        // A plan that changed its lengths leaves windows behind, and so does every other key of the account.
+        // What they hold may still bind one of those keys, so only empty ones make room.
+        if windowCount(of: place, in: shard) >= LimitPlan.windowsMaximum {
+            releaseWindows(of: place, keeping: plan, in: &shard, now)
+            guard windowCount(of: place, in: shard) < Self.windowsPerAccount else { return nil }
+        }
+        if let window = shard.freeWindows.popLast() { return window }
+        if shard.windows.count < windowsPerShard {
+            shard.windows.append(SlidingWindow(lengthMicroseconds: 0))
+            shard.nextWindows.append(-1)
+            return Int32(shard.windows.count - 1)
+        }
+        for _ in 0..<Self.evictionSteps where shard.freeWindows.isEmpty {
+            shard.hand = (shard.hand + 1) % shard.accounts.count
+            if shard.hand != place { releaseWindows(of: shard.hand, keeping: nil, in: &shard, now) }
+        }
+        return shard.freeWindows.popLast()
+    }
+
+    private func windowCount(of place: Int, in shard: borrowing Shard) -> Int {
+        var count = 0
+        var window = shard.accounts[place].firstWindow
+        while window >= 0 {
+            count += 1
+            window = shard.nextWindows[Int(window)]
+        }
+        return count
+    }
+
+    /// Takes an account's empty windows from it, but for those of a plan.
+    private func releaseWindows(
+        of place: Int, keeping plan: LimitPlan?, in shard: inout Shard, _ now: Int64
+    ) {
+        var previous: Int32 = -1
+        var window = shard.accounts[place].firstWindow
+        while window >= 0 {
+            let next = shard.nextWindows[Int(window)]
+            shard.windows[Int(window)].prune(now)
+            let length = shard.windows[Int(window)].lengthMicroseconds
+            if !shard.windows[Int(window)].isEmpty || plan?.hasWindow(of: length) == true {
+                previous = window
+            } else {
+                if previous < 0 {
+                    shard.accounts[place].firstWindow = next
+                } else {
+                    shard.nextWindows[Int(previous)] = next
+                }
+                shard.freeWindows.append(window)
+            }
+            window = next
+        }
+    }
+}
+
+extension LimitPlan {
+    fileprivate func hasWindow(of lengthMicroseconds: Int64) -> Bool {
+        (0..<count).contains { windows[$0].lengthMicroseconds == lengthMicroseconds }
     }
 }
