@@ -221,6 +221,32 @@ struct DocumentTests {
         #expect(try #require(grace) > 35)
     }
 
+    @Test("what the compose file has one paste before it is started works in a clone that has just been made")
+    func certificateForCompose() throws {
+        let folder = try TemporaryFolder()
+        try FileManager.default.createDirectory(
+            atPath: folder.path("Docker"), withIntermediateDirectories: false)
+        let text = try String(contentsOf: Self.root.appending(path: "Docker/compose.yaml"), encoding: .utf8)
+        let pasted = text.split(separator: "\n").prefix { $0.hasPrefix("#") }
+            .filter { $0.hasPrefix("#   ") }.map { $0.dropFirst(4) }
+        let docker = try #require(pasted.firstIndex { $0.hasPrefix("docker ") })
+        let script = "cd \"\(folder.root)\"\n" + pasted[..<docker].joined(separator: "\n")
+        let outcome = try ChildProcess.run("bash", ["-euc", "umask 077\n" + script])
+        #expect(outcome.status == 0, "\(outcome.error)")
+        // Another user reads them.
+        for (file, needed) in [("", 0o005), ("/fullchain.pem", 0o004), ("/privkey.pem", 0o004)] {
+            let attributes = try FileManager.default.attributesOfItem(
+                atPath: folder.path("Docker/tls") + file)
+            #expect((attributes[.posixPermissions] as? Int ?? 0) & needed == needed, "tls\(file)")
+        }
+        let configuration = try String(
+            contentsOf: Self.root.appending(path: "Docker/gateway.conf"), encoding: .utf8)
+        let file = try folder.write(
+            "gateway.conf", configuration.replacing("/etc/gateway/tls", with: folder.path("Docker/tls")))
+        let checked = try ChildProcess.run(try Gateway.binary(), ["check", "--config", file])
+        #expect(checked.status == 0, "\(checked.error)")
+    }
+
     @Test("systemd has nothing to object to in the units")
     func units() throws {
         let folder = try TemporaryFolder()
