@@ -22,6 +22,8 @@ final class Service {
     private static let weighMicroseconds: Int64 = 1_000_000
     /// How long a program that takes over may need until it serves; it has to reach nothing but files.
     private static let upgradeMicroseconds: Int64 = 60_000_000
+    /// What workers may take once somebody has asked for the end at once.
+    private static let hurryMicroseconds: Int64 = 1_000_000
 
     let server: GatewayServer
     private let poller: Poller
@@ -39,6 +41,8 @@ final class Service {
     private var isHurried = false
     private var closesListenersAt = Int64.max
     private var stopsAt = Int64.max
+    /// When workers that have not stopped are no longer waited for.
+    private var leavesAt = Int64.max
     private var pingsAt: Int64 = 0
     private var weighsAt: Int64 = 0
     private var pressure = MemoryPressure.none
@@ -135,6 +139,8 @@ final class Service {
     private func loop() {
         var events = EventList(capacity: 64)
         while !isDraining || server.isRunning {
+            // One that hangs never stops: whoever asked twice is not kept waiting for it.
+            if MonotonicClock.nowMicroseconds() >= leavesAt { return }
             poller.wait(timeoutMilliseconds: waitMilliseconds, into: &events)
             let now = MonotonicClock.nowMicroseconds()
             for index in 0..<events.count {
@@ -170,6 +176,7 @@ final class Service {
             announce("second signal: ending at once")
             stopsAt = now
             isHurried = true
+            leavesAt = min(leavesAt, now + Self.hurryMicroseconds)
         case .terminate:
             announce("draining")
             manager.stopping()

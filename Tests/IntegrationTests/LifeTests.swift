@@ -118,6 +118,40 @@ struct LifeTests {
         #expect(gateway.accessLog.allSatisfy { $0.contains("\"reason\":\"draining\"") })
     }
 
+    @Test(
+        "a second SIGTERM ends it although a worker hangs",
+        .enabled(if: geteuid() == 0, "only root may stop one of its threads"))
+    func secondSignal() throws {
+        let gateway = try Gateway(Setup(try Upstream()))
+        let tasks = "/proc/\(gateway.child.processID)/task"
+        let worker = try #require(
+            try FileManager.default.contentsOfDirectory(atPath: tasks).first {
+                try String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8) == "worker-0\n"
+            })
+        // Held for ten minutes as it goes to wait for its next event.
+        let calls = "epoll_wait,epoll_pwait"
+        let tracer = try ChildProcess(
+            "strace",
+            ["-p", worker, "-e", "trace=\(calls)", "-e", "inject=\(calls):delay_enter=600000000"])
+        defer { tracer.end() }
+        try Deadline(seconds: 10).wait("the worker to hang") {
+            _ = try PlainClient(port: gateway.httpsPort)
+            return try String(contentsOfFile: "\(tasks)/\(worker)/status", encoding: .utf8)
+                .contains("State:\tt")
+        }
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 5).wait("the drain") { gateway.log.contains("draining") }
+        gateway.child.signal(SIGTERM)
+        // The thread that is held is nobody's to collect but the tracer's: the process is not gone at once.
+        try Deadline(seconds: 10).wait("the end") {
+            try String(contentsOfFile: "/proc/\(gateway.child.processID)/status", encoding: .utf8)
+                .contains("State:\tZ")
+        }
+        tracer.end()
+        #expect(try gateway.child.wait() == .exited(0))
+        #expect(gateway.log.contains("second signal: ending at once"))
+    }
+
     private static let namespacesAreAllowed =
         (try? ChildProcess.run("unshare", ["-rp", "--fork", "true"]))?.status == 0
 
