@@ -196,7 +196,7 @@ final class Service {
         }
         if now >= stopsAt {
             stopsAt = Int64.max
-            server.stopNow()
+            server.stopNow(isHurried: isHurried)
         }
         if let upgrade, now >= upgrade.deadline {
             Successor.kill(upgrade.processIdentifier)

@@ -43,6 +43,69 @@ struct LifeTests {
         #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count)")
     }
 
+    /// A gateway with one account that Redis limits.
+    private func limited(_ redis: RedisServer, port: UInt16, _ extra: String = "") throws -> Gateway {
+        try redis.store(Self.leaver.secret, ["tier": "pro", "account": "leaver", "limits": "30000/hour"])
+        return try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"redis://127.0.0.1:\(port)\"\n\(extra)"
+                $0.workers = 2
+            })
+    }
+
+    private static let leaver = TestKey(secret: "sk_live_leaver", id: "", account: "", tier: "")
+    private static let leaversWindow = "gateway:limit:{leaver}:3600s"
+
+    @Test("what is on lease goes back at the end, and Redis holds what was let in", arguments: [true, false])
+    func leasesAtTheEnd(_ isUpgraded: Bool) throws {
+        let redis = try RedisServer()
+        let gateway = try limited(redis, port: redis.port)
+        let callers = Callers(4, of: gateway, key: Self.leaver, endsWhenTold: true)
+        try callers.wait(for: 200)
+        try Deadline(seconds: 5).wait("a lease") {
+            try redis.command("LINDEX", Self.leaversWindow, "0").contains(";")
+        }
+        if isUpgraded { try gateway.upgrade() } else { gateway.child.signal(SIGTERM) }
+        let calls = try callers.stop()
+        if !isUpgraded { #expect(try gateway.child.wait() == .exited(0)) }
+        #expect(calls.count { $0.status != 200 } == 0, "of \(calls.count)")
+        #expect(try redis.command("LINDEX", Self.leaversWindow, "0") == "r:\(calls.count)")
+        for process in try gateway.processes() { kill(process, SIGTERM) }
+    }
+
+    @Test("what was let in without asking Redis is told at the end, while a new connection proves itself")
+    func unaskedAtTheEnd() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let gateway = try limited(redis, port: relay.port, "timeout: 5s")
+        #expect(try gateway.call(key: Self.leaver).status == 200)
+        relay.delay(milliseconds: 300)
+        try redis.command("CLIENT", "KILL", "TYPE", "normal")
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        try Deadline(seconds: 5).wait("new connections") {
+            try redis.command("CLIENT", "LIST").matches(of: #/name=gateway /#).count == 2
+        }
+        for _ in 0..<5 { #expect(try gateway.call(key: Self.leaver).status == 200) }
+        gateway.child.signal(SIGTERM)
+        #expect(try gateway.child.wait() == .exited(0))
+        #expect(try redis.command("LINDEX", Self.leaversWindow, "0").hasPrefix("r:6"))
+    }
+
+    @Test("a Redis that answers nothing holds up no end that a second signal asks for")
+    func deafStoreAtTheEnd() throws {
+        let redis = try RedisServer()
+        let gateway = try limited(redis, port: redis.port, "timeout: 10s")
+        let callers = Callers(4, of: gateway, key: Self.leaver, endsWhenTold: true)
+        try callers.wait(for: 200)
+        redis.freeze()
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 2).wait("the drain") { gateway.log.contains("draining") }
+        gateway.child.signal(SIGTERM)
+        try Deadline(seconds: 3).wait("the end") { !gateway.child.isRunning }
+        _ = try callers.stop()
+    }
+
     @Test(
         "SIGTERM under load over HTTP/2: callers that retry nothing lose no call, and the exit is clean",
         .enabled(if: Clients.areInstalled, "`make test` installs the clients"))

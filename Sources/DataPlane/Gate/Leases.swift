@@ -153,6 +153,29 @@ extension Worker {
         store.value.leased.removeLast(store.value.leased.count - kept)
     }
 
+    /// Before the worker ends: gives back what is on lease, and tells what was spent without asking. Nobody
+    /// else could, and the permits would be missing for a window, or be granted again.
+    ///
+    /// - Parameter end: when it has to be over, on our clock.
+    /// - Returns: whether it takes another turn. It does not where Redis is away.
+    func settlesLeases(until end: Int64) -> Bool {
+        guard hasStore, MonotonicClock.nowMicroseconds() < end else { return false }
+        // What is under way may bring another lease.
+        var isAwaited = store.value.lanes.contains { $0.state.value.debits.count > 0 }
+        for index in store.value.leased {
+            let account = account(at: Int(index))
+            guard let lease = lease(of: account), lease.value.isOwing, let lane = lane(of: account),
+                lane.connection.phase != .closed,
+                state.value.nowMicroseconds >= account.value.unreadableUntilMicroseconds
+            else { continue }
+            isAwaited = true
+            account.value.isRecalled = true
+            if lane.isReady { enqueue(account) }
+        }
+        flushStore()
+        return isAwaited
+    }
+
     private func isReady(for account: Slot<Account>) -> Bool { lane(of: account)?.isReady ?? false }
 
     private func endDelays(_ now: Int64) {

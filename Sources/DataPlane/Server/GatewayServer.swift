@@ -236,9 +236,9 @@ package final class GatewayServer: @unchecked Sendable {
     }
 
     /// Ends what is left.
-    package func stopNow() {
-        for worker in workers { worker.mailbox.post(.stop) }
-    }
+    ///
+    /// - Parameter isHurried: whether workers do not even give their leases back.
+    package func stopNow(isHurried: Bool) { tellAll(.stop(isHurried: isHurried)) }
 
     /// Waits for all threads.
     package func join() {

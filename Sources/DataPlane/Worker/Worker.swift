@@ -49,6 +49,8 @@ struct WorkerState {
     var expiredTimers: [Int] = []
     var isDraining = false
     var isStopping = false
+    /// Not even Redis is told of the end.
+    var isHurried = false
     var hasListeners = true
     /// Connections whose handshake has not ended, oldest first; those that have ended since are passed over.
     var handshakes = Ring(repeating: SlotReference.none, capacity: HardLimits.handshakeRow)
@@ -83,8 +85,8 @@ enum WorkerMessage: Sendable {
     case closeListeners
     case pressure(MemoryPressure)
     case releaseListeners
-    /// End at once.
-    case stop
+    /// End now; in a hurry without a word to Redis.
+    case stop(isHurried: Bool)
     case health(endpoint: Int, isHealthy: Bool)
     /// What an endpoint's name stands for, and what it has not stood for in a while.
     case resolved(endpoint: Int, [SocketAddress], retired: [SocketAddress])
@@ -245,21 +247,27 @@ package final class Worker {
         updateClock()
         startStore()
         while !state.value.isStopping {
-            poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
-            updateClock()
-            beginHandshakes()
-            for index in 0..<events.count { dropUnasked(events[index]) }
-            for index in 0..<events.count { dispatch(events[index]) }
-            finishStep()
-            runTimers()
-            finishTurn()
-            metrics.add(.turns)
+            turn(&events)
             if state.value.isDraining, !state.value.hasListeners, downstreams.count == 0 { break }
         }
         cutCalls()
         accessLog.flush()
         traceLog.flush()
+        let end = MonotonicClock.nowMicroseconds() + rows.storeTimeoutMicroseconds
+        while !state.value.isHurried, settlesLeases(until: end) { turn(&events) }
         stopStore()
+    }
+
+    private func turn(_ events: inout EventList) {
+        poller.wait(timeoutMilliseconds: waitMilliseconds(), into: &events)
+        updateClock()
+        beginHandshakes()
+        for index in 0..<events.count { dropUnasked(events[index]) }
+        for index in 0..<events.count { dispatch(events[index]) }
+        finishStep()
+        runTimers()
+        finishTurn()
+        metrics.add(.turns)
     }
 
     /// Ends what the drain has not waited for: who looks for a call in the log finds it, and why it was cut.
@@ -397,7 +405,9 @@ package final class Worker {
         case .closeListeners: closeListeners()
         case .pressure(let pressure): setPressure(pressure)
         case .releaseListeners: releaseListeners()
-        case .stop: state.value.isStopping = true
+        case .stop(let isHurried):
+            state.value.isStopping = true
+            state.value.isHurried = isHurried
         case .health(let endpoint, let isHealthy): endpoints[endpoint].isHealthy = isHealthy
         case .resolved(let endpoint, let addresses, let retired):
             adopt(addresses, of: endpoint, retired: retired)
