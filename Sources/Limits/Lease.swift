@@ -63,6 +63,9 @@ package struct Lease: Sendable {
     package private(set) var spent = SpentLog()
     /// What was spent without asking the store, because it was away.
     package private(set) var unasked = SpentLog()
+    /// Slot of what the account owes for other windows, and so on: each is told to the windows that it was
+    /// spent under, after what comes before it. -1 for none.
+    package var next: Int32 = -1
     private var lastMicroseconds: Int64 = 0
     private var dueMicroseconds: Int64 = 0
     private var grain: Int64 = 1
@@ -73,6 +76,8 @@ package struct Lease: Sendable {
 
     /// Whether the store has to hear of it.
     package var isOwing: Bool { isOpen || unasked.count > 0 }
+    /// The same, of what comes after it too.
+    package var isOwingAtAll: Bool { isOwing || next >= 0 }
 
     /// How long a lease of these windows lasts: half a second, less where the shortest window is short.
     package static func length(of plan: LimitPlan) -> Int64 {

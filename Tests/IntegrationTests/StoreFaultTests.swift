@@ -178,6 +178,41 @@ struct StoreFaultTests {
         try callers.wait(for: 100)
         #expect(try callers.stop().allSatisfy { $0.status == 200 })
     }
+    @Test("what the keys of an account were let in for in an outage counts in the windows of each")
+    func otherWindowsInAnOutage() throws {
+        let redis = try RedisServer()
+        let gateway = try start(redis, try Upstream())
+        let keys = try [("minute", "10/minute"), ("hour", "50/hour"), ("both", "20/minute,100/hour")].map {
+            let key = TestKey(secret: "sk_live_\($0)", id: "", account: "", tier: "")
+            try redis.store(key.secret, ["tier": "pro", "account": "windows", "limits": $1])
+            return key
+        }
+        func admitted(_ count: Int, _ key: TestKey) throws -> Int {
+            try (0..<count).count { _ in try gateway.call(key: key).status == 200 }
+        }
+        func held(_ length: String) throws -> Int? {
+            let name = "gateway:limit:{windows}:\(length)"
+            let head = try redis.command("LINDEX", name, "0")
+            return Int(head.hasPrefix("r:") ? String(head.dropFirst(2).prefix { $0.isNumber })
+                : try redis.command("LLEN", name))
+        }
+        for key in keys { #expect(try admitted(1, key) == 1) }
+        redis.freeze()
+        // Somebody else's call finds out.
+        #expect(try gateway.call(key: Self.key).status == 200)
+        try Deadline(seconds: 5).wait("the outage") { try gateway.metric("gateway_store_up") == 0 }
+        #expect(try admitted(1, keys[0]) == 1)
+        #expect(try admitted(24, keys[1]) == 24)
+        #expect(try admitted(2, keys[2]) == 2)
+        redis.thaw()
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        try Deadline(seconds: 5).wait("what was let in, as \(held("60s") ?? 0) and \(held("3600s") ?? 0)") {
+            try held("60s") == 5 && held("3600s") == 28
+        }
+        #expect(try admitted(30, keys[1]) == 22)
+        #expect(try admitted(10, keys[0]) == 5)
+    }
+
     /// Has that many credentials come in clear.
     private func expose(_ count: Int, to gateway: Gateway) throws {
         for number in 0..<count {

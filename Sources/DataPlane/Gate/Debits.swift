@@ -224,11 +224,12 @@ extension Worker {
         let before = account.value.debitedPlan
         account.value.debitedPlan = LimitPlan([])
         account.value.debitedCost = 1
-        // What is owed belongs to the windows that it was taken from, and comes first.
-        if let lease = lease(of: account), lease.value.isOwing {
-            account.value.debitedPlan = lease.value.plan
-        }
-        while account.value.waiting.count > 0 {
+        // What is owed belongs to the windows that it was taken from, and comes first. While more is owed for
+        // other windows nobody asks: some of these may be among them.
+        let owing = owingLease(of: account)
+        if let owing { account.value.debitedPlan = owing.value.plan }
+        let mayAsk = owing.map { $0.value.next < 0 } ?? true
+        while mayAsk, account.value.waiting.count > 0 {
             let reference = waiters[Int(account.value.waiting.head)].reference
             guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else {
                 _ = removeWaiter(from: &account.value.waiting)
@@ -314,7 +315,7 @@ extension Worker {
         account.value.holders -= 1
         guard account.value.holders == 0 else { return }
         store.value.accounts[account.value.hash] = nil
-        if let lease = lease(of: account) { leases.free(lease) }
+        freeLease(of: account)
         account.value.name.deallocate()
         accounts.free(account)
     }

@@ -55,8 +55,11 @@ extension Worker {
         var lease = lease(of: account)
         let isOwing = lease?.value.isOwing ?? false
         var wanted: Int64 = 0
-        // Calls under other windows only: they come next, once nothing is owed for these.
-        let othersWait = account.value.debited.count == 0 && account.value.waiting.count > 0
+        // Calls under other windows only: they come next, once nothing is owed for these. So does what else
+        // is owed.
+        let othersWait =
+            account.value.debited.count == 0 && account.value.waiting.count > 0
+            || (lease.map { $0.value.next >= 0 } ?? false)
         let isInDemand = account.value.debited.count > 0 || (lease.map { $0.value.spent.count > 0 } ?? false)
         if isInDemand, !othersWait, !account.value.isRecalled, windows.count > 0, !isCautious(windows) {
             wanted = account.value.demand.wanted(
@@ -102,13 +105,54 @@ extension Worker {
     /// Something was spent without asking Redis: it is told as soon as it can be.
     func noteUnasked(_ key: Slot<ActiveKey>, _ cost: Int64, _ now: Int64) {
         guard key.value.accountSlot >= 0, let account = accounts.occupant(at: Int(key.value.accountSlot)),
-            let lease = lease(of: account) ?? makeLease(account, key.value.plan)
+            let lease = lease(of: account, owingFor: key.value.plan)
         else { return }
-        if lease.value.plan != key.value.plan, !lease.value.isOwing, !lease.value.isReporting {
-            lease.value.rebase(key.value.plan)
-        }
         lease.value.spendUnasked(cost, nowMicroseconds: now)
         keep(account)
+    }
+
+    /// Where it is noted what is owed for these windows. What other keys of the account have spent, or this
+    /// one before its limits changed, is owed for others, and those alone are told of it.
+    private func lease(of account: Slot<Account>, owingFor windows: LimitPlan) -> Slot<Lease>? {
+        guard var lease = lease(of: account) else { return makeLease(account, windows) }
+        if lease.value.plan != windows, !lease.value.isOwingAtAll, !lease.value.isReporting {
+            lease.value.rebase(windows)
+        }
+        while lease.value.plan != windows {
+            guard lease.value.next < 0 else {
+                lease = owed(at: lease.value.next)
+                continue
+            }
+            // Without room other windows hear of it: better than none.
+            guard let last = leases.allocate(Lease(windows)) else { break }
+            lease.value.next = Int32(last.index)
+            lease = last
+        }
+        return lease
+    }
+
+    private func owed(at index: Int32) -> Slot<Lease> {
+        guard let lease = leases.occupant(at: Int(index)) else {
+            preconditionFailure("what is owed is kept until it is told")
+        }
+        return lease
+    }
+
+    /// What the next debit has to tell; nil when nothing is owed.
+    func owingLease(of account: Slot<Account>) -> Slot<Lease>? {
+        guard let lease = lease(of: account), lease.value.isOwingAtAll else { return nil }
+        guard !lease.value.isOwing else { return lease }
+        account.value.lease = lease.value.next
+        leases.free(lease)
+        return owed(at: account.value.lease)
+    }
+
+    /// Forgets the lease of an account that goes.
+    func freeLease(of account: Slot<Account>) {
+        while let lease = lease(of: account) {
+            account.value.lease = lease.value.next
+            leases.free(lease)
+        }
     }
 
     private func keep(_ account: Slot<Account>) {
@@ -139,14 +183,15 @@ extension Worker {
         for position in 0..<store.value.leased.count {
             let index = store.value.leased[position]
             let account = account(at: Int(index))
-            guard let lease = lease(of: account), lease.value.isOwing else {
+            guard let lease = lease(of: account), lease.value.isOwingAtAll else {
                 account.value.isKept = false
                 releaseAccount(account)
                 continue
             }
             store.value.leased[kept] = index
             kept += 1
-            let isDue = lease.value.isDue(now) || lease.value.unasked.count > 0
+            let isDue =
+                lease.value.isDue(now) || lease.value.unasked.count > 0 || lease.value.next >= 0
             let isReadable = now >= account.value.unreadableUntilMicroseconds
             if isDue, isReadable, isReady(for: account) { enqueue(account) }
         }
@@ -164,7 +209,7 @@ extension Worker {
         var isAwaited = store.value.lanes.contains { $0.state.value.debits.count > 0 }
         for index in store.value.leased {
             let account = account(at: Int(index))
-            guard let lease = lease(of: account), lease.value.isOwing, let lane = lane(of: account),
+            guard let lease = lease(of: account), lease.value.isOwingAtAll, let lane = lane(of: account),
                 lane.connection.phase != .closed,
                 state.value.nowMicroseconds >= account.value.unreadableUntilMicroseconds
             else { continue }
