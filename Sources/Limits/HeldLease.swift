@@ -27,10 +27,11 @@ package struct HeldLease: Sendable, Equatable {
         endMicroseconds = end
     }
 
-    /// The leases that a window's first element tells of; none when it is an instant.
+    /// The leases that a window's first element tells of; none when it is an instant. One of no permits only
+    /// notes what its holder has told.
     package static func held(inHead head: String) -> [HeldLease] {
         guard head.hasPrefix("r:") else { return [] }
-        return head.split(separator: ";").dropFirst().compactMap { HeldLease($0) }
+        return head.split(separator: ";").dropFirst().compactMap { HeldLease($0) }.filter { $0.permits > 0 }
     }
 
     /// The gateway that holds it.

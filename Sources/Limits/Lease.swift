@@ -18,6 +18,8 @@ package struct SpentLog: Sendable {
         /// On our monotonic clock, microseconds.
         package var at: Int64
         package var permits: Int64
+        /// Number of the call that told of it first, 0 before: the store knows by it what it has had.
+        package var call: Int64 = 0
     }
 
     private var entries = InlineArray<24, Entry>(repeating: Entry(at: 0, permits: 0))
@@ -34,15 +36,35 @@ package struct SpentLog: Sendable {
         return later
     }
 
+    /// Nothing is added to what has been told, unless there is no more room: then all of that counts as not
+    /// told yet, so that some of it may be counted twice and nothing is left out.
+    ///
     /// - Parameter now: not before any earlier one.
     package mutating func add(_ permits: Int64, at now: Int64, grain: Int64) {
-        if count > 0, count == Self.capacity || now &- entries[count - 1].at < grain {
-            entries[count - 1].at = max(now, entries[count - 1].at)
-            entries[count - 1].permits &+= permits
+        let last = count - 1
+        if count == Self.capacity || last >= 0 && entries[last].call == 0 && now &- entries[last].at < grain {
+            entries[last].at = max(now, entries[last].at)
+            entries[last].permits &+= permits
+            entries[last].call = 0
             return
         }
         entries[count] = Entry(at: now, permits: permits)
         count += 1
+    }
+
+    /// The call of that number tells all of it.
+    package mutating func tell(by call: Int64) {
+        for index in 0..<count where entries[index].call == 0 { entries[index].call = call }
+    }
+
+    /// Forgets what has been told.
+    package mutating func forgetTold() {
+        var kept = 0
+        for index in 0..<count where entries[index].call == 0 {
+            entries[kept] = entries[index]
+            kept += 1
+        }
+        count = kept
     }
 
     package mutating func clear() { count = 0 }
@@ -124,7 +146,10 @@ package struct Lease: Sendable {
     }
 
     /// The report is being sent: nothing more is spent of this lease.
-    package mutating func beginReport() {
+    ///
+    /// - Parameter call: its number.
+    package mutating func beginReport(call: Int64) {
+        unasked.tell(by: call)
         isReporting = true
         left = 0
     }
@@ -140,7 +165,8 @@ package struct Lease: Sendable {
         permits: Int64, call: Int64, nowMicroseconds now: Int64, lastMicroseconds last: Int64, base: Decision
     ) {
         spent.clear()
-        unasked.clear()
+        // What has come meanwhile is told next.
+        unasked.forgetTold()
         isReporting = false
         isOpen = permits > 0
         left = permits

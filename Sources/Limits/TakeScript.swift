@@ -13,10 +13,12 @@
 //                                  s, w, l   number of the call that granted the caller's lease, 0 when it
 //                                            never had one, -1 when this call is not about leases; permits
 //                                            wanted as a lease, and for how many microseconds
-//                                  j, u, v   how many of the pairs that follow report what was spent of the
+//                                  j, u, v   how many of the entries that follow report what was spent of the
 //                                            lease, what was spent without asking Redis, and what the caller
 //                                            has let in of late, of which Redis may have lost something
-//                                  j + u + v times: instant, permits
+//                                  j times: instant, permits
+//                                  u times: instant, permits, number of the call that told of it first
+//                                  v times: instant, permits
 //          and for its windows     N, W      permits, and length in microseconds
 // Reply    now, raw                the instant at which permits were written down, and Redis's own clock
 //          then for each item      a         how many of the m requests are granted, the first ones; -1 when
@@ -43,6 +45,12 @@
 // A call that is late, because its connection broke and Redis read it afterwards, knows nothing of the
 // lease that its successor was given: it has a lower number and is not obeyed. A lease whose grant never
 // reached its holder is older than the holder's next call and is dropped, for nobody has spent of it.
+//
+// What was spent without asking is told until an answer comes. Where it has been written down the head notes
+// the call that told it, as a lease of no permits that ends when none of it counts any longer. What the same
+// holder tells again, first told by that call or one before it, stands there already: every call in between
+// has told it too. Without the note, which others drop at its end, it is written down twice rather than not
+// at all. Scripts of before take the note for a lease, of which nothing is to be written down.
 //
 // A replica that takes over lacks the last writes, which are the last instants. The first call of the new
 // history notes in the head where the list ended, `@<history>:<instant>`; of what callers then tell that
@@ -292,33 +300,36 @@ package enum TakeScript {
           end
         end
         -- Settles what is due of a window's leases. Returns the pairs to write down, the permits still out on
-        -- lease, those of others, the last end, and whether this call is older than the caller's lease.
+        -- lease, those of others, the last end, whether this call is older than the caller's lease, and the
+        -- call up to which it stands here what the caller has told.
         local function settle(w, s, report)
-          local due, leased, others, last, old = {}, 0, 0, 0, false
+          local due, leased, others, last, old, told = {}, 0, 0, 0, false, 0
           for holder, lease in pairs(w.leases) do
             local n, e, call = lease[1], lease[2], lease[3]
             local own = holder == me and s >= 0
-            local over = not own and e + \#(graceMicroseconds) < low
+            -- A note of what was told is over with what it is about.
+            local over = not own and e + (n > 0 and \#(graceMicroseconds) or 0) < low
             if own and call <= id then
+              told = call
               if call == s then
                 for j = 1, #report do
                   if report[j][1] >= w.horizon then due[#due + 1] = report[j] end
                 end
-              elseif call < s and e >= w.horizon then
+              elseif call < s and n > 0 and e >= w.horizon then
                 due[#due + 1] = {e, n}
               end
               w.leases[holder], w.changed = nil, true
             elseif over then
-              if e >= w.horizon then due[#due + 1] = {e, n} end
+              if n > 0 and e >= w.horizon then due[#due + 1] = {e, n} end
               w.leases[holder], w.changed = nil, true
             else
               old = old or own
               leased = leased + n
               if holder ~= me then others = others + n end
-              if e > last then last = e end
+              if n > 0 and e > last then last = e end
             end
           end
-          return due, leased, others, last, old
+          return due, leased, others, last, old, told
         end
         -- Where the list ended when its history began: later permits are those that Redis has lost.
         local function beginHistory(w)
@@ -336,7 +347,7 @@ package enum TakeScript {
             for holder, lease in pairs(w.leases) do
               parts[#parts + 1] = string.format('%s=%.0f:%.0f:%.0f', holder, lease[1], lease[2], lease[3])
             end
-            if w.used == 0 and #parts == 1 and w.past ~= history then
+            if w.used == 0 and #parts == 1 and (history == '' or w.past ~= history) then
               redis.call('DEL', w.key)
               return
             end
@@ -346,20 +357,33 @@ package enum TakeScript {
             redis.call('PEXPIRE', w.key, math.ceil((w.W + \#(keptMicroseconds)) / 1000))
           end
         end
-        local function pairsFrom(at, n)
+        local function entriesFrom(at, n, width)
           local list = {}
-          for i = 0, n - 1 do
-            list[i + 1] = {math.min(tonumber(ARGV[at + 2 * i]), now), tonumber(ARGV[at + 1 + 2 * i])}
+          for i = at, at + width * (n - 1), width do
+            local at, permits, first = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+            list[#list + 1] = {math.min(at, now), permits, first}
           end
           return list
+        end
+        -- Adds to `due` what of `unasked` does not stand here yet. Returns the last instant of it all.
+        local function tell(w, unasked, told, due)
+          local last = 0
+          for y = 1, #unasked do
+            local at = unasked[y][1]
+            if at >= w.horizon then
+              if unasked[y][3] > told then due[#due + 1] = unasked[y] end
+              last = math.max(last, at)
+            end
+          end
+          return last
         end
         local all = {}
         local function decide(k, b, at)
           local m, c = tonumber(ARGV[p + 1]), tonumber(ARGV[p + 2])
           local s, g, l = tonumber(ARGV[p + 3]), tonumber(ARGV[p + 4]), tonumber(ARGV[p + 5])
           local j, u, v = tonumber(ARGV[p + 6]), tonumber(ARGV[p + 7]), tonumber(ARGV[p + 8])
-          local report, unasked = pairsFrom(p + 9, j), pairsFrom(p + 9 + 2 * j, u)
-          local lost = pairsFrom(p + 9 + 2 * (j + u), v)
+          local report, unasked = entriesFrom(p + 9, j, 2), entriesFrom(p + 9 + 2 * j, u, 3)
+          local lost = entriesFrom(p + 9 + 2 * j + 3 * u, v, 2)
           local a, x, never, old = m, 0, false, false
           all = {}
           for i = 1, k do
@@ -367,19 +391,20 @@ package enum TakeScript {
             all[i] = w
             if history ~= '' then beginHistory(w) end
             if w.N > 4096 and w.there then gather(w) end
-            local due, leased, others, last, late = settle(w, s, report)
+            local due, leased, others, last, late, told = settle(w, s, report)
             w.leased, w.last, old = leased, last, old or late
-            if not late then
-              for y = 1, #unasked do
-                if unasked[y][1] >= w.horizon then due[#due + 1] = unasked[y] end
-              end
-            end
+            local noted = late and 0 or tell(w, unasked, told, due)
             for y = 1, #lost do
               if lost[y][1] >= w.horizon and lost[y][1] > w.cut then due[#due + 1] = lost[y] end
             end
             if #due > 0 then
               if w.N > 4096 then gather(w) end
               insert(w, due)
+            end
+            -- Not before it is written down.
+            if noted > 0 then
+              gather(w)
+              w.leases[me], w.changed, w.touched = {0, noted + w.W, id}, true, true
             end
             if others > x then x = others end
             local room = math.floor((w.N - w.used - leased) / c)
@@ -425,7 +450,7 @@ package enum TakeScript {
         end
         while ARGV[p] do
           local k, at = tonumber(ARGV[p]), #out + 1
-          local b = p + 9 + 2 * (ARGV[p + 6] + ARGV[p + 7] + ARGV[p + 8])
+          local b = p + 9 + 2 * ARGV[p + 6] + 3 * ARGV[p + 7] + 2 * ARGV[p + 8]
           local fine, problem = pcall(decide, k, b, at)
           if not fine then
             -- Somebody else has written there: that account cannot be decided. Anything else concerns all.

@@ -42,7 +42,8 @@ struct LeaseScriptTests {
             var accounts: [Int] = []
             for account in plans.indices where Int.random(in: 0..<2, using: &random) == 0 {
                 accounts.append(account)
-                let (item, same) = Self.item(account, plans[account], holders[account][who], now, &random)
+                let (item, same) = Self.item(
+                    account, plans[account], holders[account][who], now, number, &random)
                 call.items.append(item)
                 modelled.items.append(same)
             }
@@ -69,7 +70,8 @@ struct LeaseScriptTests {
     }
 
     private static func item(
-        _ account: Int, _ plan: LimitPlan, _ holder: Holder, _ now: Int64, _ random: inout Seeded
+        _ account: Int, _ plan: LimitPlan, _ holder: Holder, _ now: Int64, _ number: Int64,
+        _ random: inout Seeded
     ) -> (ScriptCall.Item, ScriptModel.Item) {
         let requests = Int64.random(in: 0...6, using: &random)
         let cost = Int64.random(in: 1...2, using: &random)
@@ -88,7 +90,11 @@ struct LeaseScriptTests {
             left -= permits
         }
         if Int.random(in: 0..<6, using: &random) == 0 {
-            item.lease.unasked = [(now - 2_000_000, 2), (now - 100, 1), (now + 5_000_000, 1)]
+            // Some of it may have been told before, and not be there any longer.
+            let first = max(1, number - Int64.random(in: 0...20, using: &random))
+            item.lease.unasked = [
+                (now - 2_000_000, 2, first), (now - 100, 1, number), (now + 5_000_000, 1, number),
+            ]
         }
         model.granted = item.lease.granted
         model.wanted = item.lease.wanted
@@ -208,6 +214,50 @@ struct LeaseScriptTests {
         _ = try server.run(["DEL \(ScriptCall.key("x", plan.windows[0]))"])
         let all = try server.take([call(20_000_000, "one", lost: [(Self.start + 19_000_000, 12)])])
         #expect(limit - all[0].items[0].remaining[0] == 13)
+    }
+
+    @Test(
+        "what was spent without asking counts once, though no answer came to the call that told it",
+        arguments: ["100/10s", "8000/10s", "100/10s,9000/20s"])
+    func toldAgain(_ text: String) throws {
+        let server = try ScriptServer()
+        let plan = try TakeScriptTests.plan(text)
+        let limit = plan.windows[0].limit
+        func call(
+            _ number: Int64, _ after: Int64, wanted: Int64 = 0, _ told: (Int64, Int64, Int64)...
+        ) -> ScriptCall {
+            var item = ScriptCall.Item(account: "t", plan: plan, requests: 0)
+            item.lease.granted = 0
+            item.lease.wanted = wanted
+            item.lease.length = 500_000
+            item.lease.unasked = told.map { (Self.start + $0.0, $0.1, $0.2) }
+            return ScriptCall(at: Self.start + after, item).with { $0.number = number }
+        }
+        func other(_ after: Int64) -> ScriptCall {
+            ScriptCall(at: Self.start + after, .init(account: "t", plan: plan, requests: 0)).with {
+                $0.caller = "two"
+            }
+        }
+        let replies = try server.take([
+            call(7, 1, (0, 60, 7)), other(2_000_000),
+            // Again, with what has come since; and once more.
+            call(8, 3_000_000, (0, 60, 7), (2_500_000, 5, 8)),
+            call(9, 3_000_001, (0, 60, 7), (2_500_000, 5, 8)),
+            // Redis reads what was sent first when its successors have been answered.
+            call(7, 3_000_002, (0, 60, 7)),
+            // The call may have brought a lease besides, which nobody has heard of.
+            call(10, 3_000_003, wanted: 9, (2_600_000, 1, 10)), call(11, 3_000_004, (2_600_000, 1, 10)),
+            // What has been told under another number is something else.
+            call(12, 3_000_005, (2_600_000, 1, 12)),
+            other(10_010_000), other(12_610_000),
+        ])
+        #expect(replies.map { limit - $0.items[0].remaining[0] } == [60, 60, 65, 65, 65, 75, 66, 67, 7, 0])
+        #expect(replies.allSatisfy { $0.items[0].others == 0 })
+        // With the last of it the note goes too.
+        _ = try server.take([other(22_610_000)])
+        for index in 0..<plan.count {
+            #expect(try server.run(["EXISTS \(ScriptCall.key("t", plan.windows[index]))"]) == ["0"])
+        }
     }
 
     @Test("the last quarter is not leased, and whoever finds nothing calls the leases of others back")

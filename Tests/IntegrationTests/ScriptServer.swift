@@ -50,7 +50,8 @@ struct ScriptCall {
         var wanted: Int64 = 0
         var length: Int64 = 0
         var report: [(at: Int64, permits: Int64)] = []
-        var unasked: [(at: Int64, permits: Int64)] = []
+        /// With the number of the call that told of it first.
+        var unasked: [(at: Int64, permits: Int64, call: Int64)] = []
         /// What Redis may have lost.
         var lost: [(at: Int64, permits: Int64)] = []
     }
@@ -94,9 +95,9 @@ struct ScriptCall {
             words += ["\(item.plan.count)", "\(item.requests)", "\(item.cost)"]
             words += ["\(lease.granted)", "\(lease.wanted)", "\(lease.length)"]
             words += ["\(lease.report.count)", "\(lease.unasked.count)", "\(lease.lost.count)"]
-            for pair in lease.report + lease.unasked + lease.lost {
-                words += ["\(pair.at)", "\(pair.permits)"]
-            }
+            for pair in lease.report { words += ["\(pair.at)", "\(pair.permits)"] }
+            for entry in lease.unasked { words += ["\(entry.at)", "\(entry.permits)", "\(entry.call)"] }
+            for pair in lease.lost { words += ["\(pair.at)", "\(pair.permits)"] }
             for index in 0..<item.plan.count {
                 let window = item.plan.windows[index]
                 keys.append(Self.key(item.account, window))

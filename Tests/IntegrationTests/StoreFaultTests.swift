@@ -178,6 +178,13 @@ struct StoreFaultTests {
         try callers.wait(for: 100)
         #expect(try callers.stop().allSatisfy { $0.status == 200 })
     }
+    /// Permits in a window's list.
+    private func held(_ redis: RedisServer, _ name: String) throws -> Int {
+        let head = try redis.command("LINDEX", name, "0")
+        guard head.hasPrefix("r:") else { return Int(try redis.command("LLEN", name)) ?? 0 }
+        return Int(head.dropFirst(2).prefix { $0.isNumber }) ?? 0
+    }
+
     @Test("what the keys of an account were let in for in an outage counts in the windows of each")
     func otherWindowsInAnOutage() throws {
         let redis = try RedisServer()
@@ -190,13 +197,8 @@ struct StoreFaultTests {
         func admitted(_ count: Int, _ key: TestKey) throws -> Int {
             try (0..<count).count { _ in try gateway.call(key: key).status == 200 }
         }
-        func held(_ length: String) throws -> Int? {
-            let name = "gateway:limit:{windows}:\(length)"
-            let head = try redis.command("LINDEX", name, "0")
-            return Int(head.hasPrefix("r:") ? String(head.dropFirst(2).prefix { $0.isNumber })
-                : try redis.command("LLEN", name))
-        }
-        for key in keys { #expect(try admitted(1, key) == 1) }
+        let windows = ["gateway:limit:{windows}:60s", "gateway:limit:{windows}:3600s"]
+        for key in keys + [Self.key] { #expect(try admitted(1, key) == 1) }
         redis.freeze()
         // Somebody else's call finds out.
         #expect(try gateway.call(key: Self.key).status == 200)
@@ -206,11 +208,43 @@ struct StoreFaultTests {
         #expect(try admitted(2, keys[2]) == 2)
         redis.thaw()
         try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
-        try Deadline(seconds: 5).wait("what was let in, as \(held("60s") ?? 0) and \(held("3600s") ?? 0)") {
-            try held("60s") == 5 && held("3600s") == 28
+        try Deadline(seconds: 5).wait("what was let in") {
+            try windows.map { try held(redis, $0) } == [5, 28]
         }
         #expect(try admitted(30, keys[1]) == 22)
         #expect(try admitted(10, keys[0]) == 5)
+    }
+
+    @Test("what was let in without Redis counts once, though the answer that it has been told was lost")
+    func toldTwice() throws {
+        let redis = try RedisServer()
+        let relay = try Relay(to: redis.port)
+        let gateway = try start(redis, try Upstream(), port: relay.port)
+        let key = TestKey(secret: "sk_live_told", id: "", account: "", tier: "")
+        try redis.store(key.secret, ["tier": "pro", "account": "told", "limits": "100/hour"])
+        let window = "gateway:limit:{told}:3600s"
+        let client = try gateway.connect()
+        func admitted(_ count: Int) throws -> Int {
+            try (0..<count).count { _ in
+                try client.send(Gateway.request(key: key))
+                return try client.response().status == 200
+            }
+        }
+        // For a second its calls are decided without Redis, which is there.
+        try redis.command("SET", window, "text")
+        #expect(try admitted(60) == 60)
+        try redis.command("DEL", window)
+        relay.delay(milliseconds: 600, exceptCarrying: "TRACKING")
+        try Deadline(seconds: 5).wait("what was let in") {
+            try held(redis, window) == 60
+        }
+        try Deadline(seconds: 5).wait("the lost answer") { try gateway.metric("gateway_store_up") == 0 }
+        let calls = try redis.calls(of: "evalsha")
+        relay.delay(milliseconds: 0)
+        try Deadline(seconds: 10).wait("the same again") { try redis.calls(of: "evalsha") > calls }
+        #expect(try held(redis, window) == 60)
+        try Deadline(seconds: 5).wait("the store") { try gateway.metric("gateway_store_up") == 1 }
+        #expect(try admitted(50) == 40)
     }
 
     /// Has that many credentials come in clear.

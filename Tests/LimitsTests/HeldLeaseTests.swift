@@ -10,6 +10,8 @@ struct HeldLeaseTests {
         #expect(leases.map(\.holder) == ["77-ab/3", "b/0"] && leases.map(\.permits) == [250, 1])
         #expect(leases[0].endMicroseconds == 1_764_000_000_500_000 && leases[0].node == "77-ab")
         #expect(HeldLease.held(inHead: "1764000000400000").isEmpty)
+        // A note of what was told holds nothing.
+        #expect(HeldLease.held(inHead: "r:12;a/1=0:1764000000500000:9;b/0=1:2:3").map(\.holder) == ["b/0"])
     }
 
     @Test(

@@ -321,7 +321,7 @@ struct LeaseModelTests {
                 items: [item])
             call.bounds = nodes[node].clock.bounds(local, slack: 250_000)
             call.skew = nodes[node].clock.skew
-            nodes[node].lease.beginReport()
+            nodes[node].lease.beginReport(call: nodes[node].number)
             let isLost = chance(scenario.lossPercent)
             let connection = nodes[node].connection
             if isLost {

@@ -14,7 +14,8 @@ package struct ScriptModel {
         package var wanted: Int64 = 0
         package var length: Int64 = 0
         package var report: [(at: Int64, permits: Int64)] = []
-        package var unasked: [(at: Int64, permits: Int64)] = []
+        /// With the number of the call that told of it first.
+        package var unasked: [(at: Int64, permits: Int64, call: Int64)] = []
 
         package init(account: String, plan: LimitPlan, requests: Int64, cost: Int64) {
             self.account = account
@@ -103,7 +104,7 @@ package struct ScriptModel {
         for (name, length) in zip(names, lengths) {
             var window = windows[name] ?? WindowState()
             window.permits.removeAll { $0 < low - length }
-            isLate = settle(&window, item, call, now, low, low - length) || isLate
+            isLate = settle(&window, length, item, call, now, low) || isLate
             windows[name] = window
             let others = window.held.filter { $0.key != call.caller }.values.reduce(0) { $0 + $1.permits }
             answer.others = max(answer.others, others)
@@ -129,7 +130,7 @@ package struct ScriptModel {
         let isNever = limits.contains { item.cost > $0 }
         for index in names.indices {
             var window = windows[names[index]] ?? WindowState()
-            let last = window.held.values.map(\.end).max() ?? 0
+            let last = window.held.values.filter { $0.permits > 0 }.map(\.end).max() ?? 0
             window.permits += Array(repeating: now, count: Int(spent))
             let total = Int64(window.permits.count) + window.held.values.reduce(0) { $0 + $1.permits }
             if !isNever, total + item.cost > limits[index] {
@@ -150,13 +151,20 @@ package struct ScriptModel {
 
     /// - Returns: whether the call is older than the lease that its caller has.
     private mutating func settle(
-        _ window: inout WindowState, _ item: Item, _ call: Call, _ now: Int64, _ low: Int64, _ horizon: Int64
+        _ window: inout WindowState, _ length: Int64, _ item: Item, _ call: Call, _ now: Int64, _ low: Int64
     ) -> Bool {
+        let horizon = low - length
         var due: [(at: Int64, permits: Int64)] = []
         var isLate = false
+        var told: Int64 = 0
         for (holder, held) in window.held {
             let isOwn = holder == call.caller && item.granted >= 0
-            if isOwn, held.call <= call.number {
+            if isOwn, held.call <= call.number { told = held.call }
+            if held.permits == 0 {
+                // What its holder has told, until none of it counts.
+                if isOwn ? held.call <= call.number : held.end < low { window.held[holder] = nil }
+                isLate = isLate || isOwn && held.call > call.number
+            } else if isOwn, held.call <= call.number {
                 if held.call == item.granted {
                     due += item.report
                 } else if held.call < item.granted {
@@ -172,7 +180,11 @@ package struct ScriptModel {
                 isLate = isLate || isOwn
             }
         }
-        if !isLate { due += item.unasked }
+        let unasked = isLate ? [] : item.unasked.filter { min($0.at, now) >= horizon }
+        due += unasked.filter { $0.call > told }.map { ($0.at, $0.permits) }
+        if let last = unasked.map(\.at).max() {
+            window.held[call.caller] = Held(permits: 0, end: min(last, now) + length, call: call.number)
+        }
         for entry in due where min(entry.at, now) >= horizon {
             let at = min(entry.at, now)
             let place = window.permits.firstIndex { $0 > at } ?? window.permits.count

@@ -100,7 +100,7 @@ extension Worker {
     private func writeCall(_ lane: StoreLane, _ range: Range<Int>) {
         let connection = lane.connection
         var windows = 0
-        var pairs = 0
+        var words = 0
         var isRestoring = false
         for position in range {
             let account = account(at: Int(lane.state.value.queue[position]))
@@ -113,12 +113,12 @@ extension Worker {
             isRestoring = prepareRestoring(account, lane) || isRestoring
             windows += account.value.debitedPlan.count
             let counts = reportCounts(account)
-            pairs += counts.spent + counts.unasked + counts.lost
+            words += 2 * (counts.spent + counts.lost) + 3 * counts.unasked
         }
         let now = MonotonicClock.nowMicroseconds()
         store.value.calls += 1
         var writer = ByteWriter(connection.output)
-        CommandWriter.begin(13 + 3 * windows + 9 * range.count + 2 * pairs, into: &writer)
+        CommandWriter.begin(13 + 3 * windows + 9 * range.count + words, into: &writer)
         CommandWriter.append("EVALSHA", into: &writer)
         CommandWriter.append(connection.scriptName.readable, into: &writer)
         CommandWriter.append(Int64(windows), into: &writer)
@@ -170,12 +170,16 @@ extension Worker {
         CommandWriter.append(Int64(counts.lost), into: &writer)
         let told = account.value.toldMicroseconds
         if let lease {
-            if lease.value.isOpen { writeReport(lease.value.spent, lane, after: 0, into: &writer) }
-            writeReport(lease.value.unasked, lane, after: told, into: &writer)
-            if lease.value.isOpen, told > 0 {
-                writeReport(lease.value.spent, lane, after: told, into: &writer)
+            lease.value.beginReport(call: store.value.calls)
+            if lease.value.isOpen {
+                for index in 0..<lease.value.spent.count {
+                    writePair(lease.value.spent[index], lane, into: &writer)
+                }
             }
-            lease.value.beginReport()
+            writeUnasked(lease.value.unasked, lane, after: told, into: &writer)
+            if lease.value.isOpen, told > 0 {
+                writeUnasked(lease.value.spent, lane, after: told, into: &writer)
+            }
         }
         if counts.lost > 0, let lost = store.value.restored.removeValue(forKey: Int32(account.index)) {
             for entry in lost { writePair(entry, lane, into: &writer) }
@@ -198,10 +202,14 @@ extension Worker {
         return (lease.value.isOpen ? lease.value.spent.count : 0, unasked, lost)
     }
 
-    private func writeReport(
+    /// What is told again carries the number of the call that told it first.
+    private func writeUnasked(
         _ log: SpentLog, _ lane: StoreLane, after told: Int64, into writer: inout ByteWriter
     ) {
-        for index in 0..<log.count where log[index].at > told { writePair(log[index], lane, into: &writer) }
+        for index in 0..<log.count where log[index].at > told {
+            writePair(log[index], lane, into: &writer)
+            CommandWriter.append(log[index].call > 0 ? log[index].call : store.value.calls, into: &writer)
+        }
     }
 
     /// Instants are told as the latest that they can have been on Redis's clock; the script takes none for
