@@ -91,5 +91,21 @@ package enum TargetNormaliser {
         segmentStart = end
     }
 
+    /// Appends to `block`, which begins with a path in normal form, the path that a server with path parameters
+    /// takes it for: `/a/b` for `/a;x=1/;y/b` (RFC 3986 section 3.3 leaves that to it). A segment that is
+    /// nothing but a parameter leaves two slashes, which such servers merge. Dot segments with a parameter
+    /// have no normal form.
+    package static func appendWithoutParameters(_ block: inout Block, pathCount: Int) {
+        let start = block.count
+        var isParameter = false
+        for index in 0..<pathCount {
+            let byte = block.readable[index]
+            if byte == 0x2F || byte == 0x3B { isParameter = byte == 0x3B }
+            if isParameter { continue }
+            if byte == 0x2F, block.count > start, block.readable[block.count &- 1] == 0x2F { continue }
+            block.append(byte: byte)
+        }
+    }
+
     private static func upperDigit(_ value: UInt8) -> UInt8 { value < 10 ? 48 &+ value : 55 &+ value }
 }

@@ -91,6 +91,8 @@ struct BadInputTests {
             ("/api/admin;x", 400), ("/api/admin;x=1?a=b", 400), ("/api;v=1/admin", 400),
             ("/api/other;x", 200),
             ("/api/a;b/c;d", 200), ("/api/admin", 200), ("/api/admin%3Bx", 200), ("/api/x?a;b", 200),
+            ("/api/;/admin", 400), ("/api/;x/admin", 400), ("/;x/api/admin", 400), ("/;/;/api/;/admin", 400),
+            ("/api/;/other;x", 200), ("/api/.;x/admin", 400), ("/x/..;/api/admin", 400),
         ])
     func pathParameters(_ target: String, _ status: Int) throws {
         let gateway = try Gateway(

@@ -15,8 +15,8 @@ extension Worker {
         case route(Int)
         case noRoute
         case otherMethods(entry: Int)
-        /// Servers that cut path parameters off see another route than those that do not.
-        case twoRoutes
+        /// Some servers see another route than others, and why.
+        case twoRoutes(StaticString)
     }
 
     /// Takes a complete head through the gate.
@@ -63,8 +63,8 @@ extension Worker {
         let pathCount = target.value.count
         target.value.append(block.span(requestHead.value.query))
         let routing = route(pathCount)
-        if case .twoRoutes = routing {
-            refuseMalformed(slot, 400, "a parameter in the path that some servers cut off, to another route")
+        if case .twoRoutes(let why) = routing {
+            refuseMalformed(slot, 400, why)
             return false
         }
         if case .route(let number) = routing, rows.routes[number].isPublic {
@@ -86,28 +86,13 @@ extension Worker {
     }
 
     private func route(_ pathCount: Int) -> Routing {
-        let path = target.value
-        let match = rows.router.match(path.span(0..<pathCount))
-        if path.span(0..<pathCount).contains(0x3B), match != matchWithoutParameters(pathCount) {
-            return .twoRoutes
+        let match = rows.router.match(target.value.span(0..<pathCount))
+        if let why = rows.router.ambiguity(match, &target.value, pathCount: pathCount) {
+            return .twoRoutes(why)
         }
         guard let entry = match else { return .noRoute }
         let number = rows.router.entries[entry].routes[Int(requestHead.value.method.rawValue)]
         return number >= 0 ? .route(Int(number)) : .otherMethods(entry: entry)
-    }
-
-    /// The same for a server that takes `/a;x=1/b` for `/a/b` (RFC 3986 section 3.3 leaves that to it).
-    private func matchWithoutParameters(_ pathCount: Int) -> Int? {
-        let whole = target.value.count
-        var isParameter = false
-        for index in 0..<pathCount {
-            let byte = target.value.readable[index]
-            if byte == 0x2F || byte == 0x3B { isParameter = byte == 0x3B }
-            if !isParameter { target.value.append(byte: byte) }
-        }
-        let cut = target.value
-        defer { target.value.truncate(to: whole) }
-        return rows.router.match(cut.span(whole..<cut.count))
     }
 
     /// A valid key: is the route there, may the key use it, has the account a permit left?
