@@ -34,6 +34,23 @@ struct RouterTests {
         }
     }
 
+    @Test(
+        "a path that servers take for those of two routes is refused, and no other",
+        arguments: [
+            ("/internal/;/admin", false), ("/;/;/internal/admin", false), ("/;x/internal/admin", false),
+            ("/internal/;x=1;y/admin", false), ("/internal/admin;x", false), ("/internal;a/admin/;", false),
+            ("/internal/..;/internal/admin", false), ("/internal/.;x/admin", false),
+            ("/internal/admin", true), ("/internal/;/other", true), ("/;/;", true), ("/a;b/c;d/", true),
+        ])
+    func oneRoute(_ target: String, _ isAllowed: Bool) {
+        let routes = ["/internal/admin", "/**"].map { Self.route($0) }
+        if case .route = RouteFinding.find("GET", target, in: routes) {
+            #expect(isAllowed, "\(target)")
+        } else {
+            #expect(!isAllowed, "\(target)")
+        }
+    }
+
     @Test("routes of one path share it by method, and GET serves HEAD")
     func methods() throws {
         let router = Router([Self.route("/a", ["GET"]), Self.route("/a", ["POST"])])

@@ -243,6 +243,7 @@ struct KeyCommandTests {
         let cases: [(method: String, target: String)] = [
             ("GET", "/api/projects?x=1"), ("GET", "/api//./projects"), ("DELETE", "/api/projects"),
             ("GET", "/nowhere"), ("GET", "/status"), ("GET", "/api/%2f"), ("GET", "/api/other"),
+            ("GET", "/api/projects;x"), ("GET", "/api/;x/projects"), ("GET", "/;/status"),
         ]
         for (method, target) in cases {
             let foretold = try explained(method, target, id: key.id)["status"] as? Int

@@ -26,7 +26,7 @@ extension RouteFinding {
     ) -> RouteFinding {
         let bytes = Array(target.utf8)
         let pathEnd = bytes.firstIndex(of: UInt8(ascii: "?")) ?? bytes.count
-        var block = Block.allocate(capacity: bytes.count + 16)
+        var block = Block.allocate(capacity: 2 * bytes.count + 16)
         defer { block.deallocate() }
         var writer = ByteWriter(block)
         if let problem = TargetNormaliser.normalise(bytes.span, 0..<pathEnd, into: &writer) {
@@ -35,7 +35,9 @@ extension RouteFinding {
         block.commit(writer)
         let path = String(copying: block.readable)
         let router = Router(routes)
-        guard let entry = router.match(block.readable) else { return .noRoute(path: path) }
+        let match = router.match(block.readable)
+        if let why = router.ambiguity(match, &block, pathCount: block.count) { return .malformed("\(why)") }
+        guard let entry = match else { return .noRoute(path: path) }
         let known = Method.allCases.first { "\($0.name)" == method } ?? .other
         let number = router.entries[entry].routes[Int(known.rawValue)]
         guard number >= 0 else {
