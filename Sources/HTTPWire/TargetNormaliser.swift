@@ -91,21 +91,40 @@ package enum TargetNormaliser {
         segmentStart = end
     }
 
-    /// Appends to `block`, which begins with a path in normal form, the path that a server with path parameters
-    /// takes it for: `/a/b` for `/a;x=1/;y/b` (RFC 3986 section 3.3 leaves that to it). A segment that is
-    /// nothing but a parameter leaves two slashes, which such servers merge. Dot segments with a parameter
-    /// have no normal form.
-    package static func appendWithoutParameters(_ block: inout Block, pathCount: Int) {
+    /// Appends to `block`, which begins with a path in normal form, what some servers route it by.
+    ///
+    /// - Parameters:
+    ///   - cutting: whether they cut path parameters off, which RFC 3986 section 3.3 leaves to them: `/a/b`
+    ///     for `/a;x=1/;y/b`. A segment that is nothing but a parameter leaves two slashes, which such
+    ///     servers merge. Dot segments with a parameter have no normal form.
+    ///   - decoding: whether they decode what the normal form keeps escaped: `/a:b` for `/a%3Ab`. A semicolon
+    ///     that was escaped begins no parameter.
+    package static func append(
+        reading block: inout Block, pathCount: Int, cutting: Bool, decoding: Bool
+    ) {
         let start = block.count
         var isParameter = false
-        for index in 0..<pathCount {
-            let byte = block.readable[index]
-            if byte == 0x2F || byte == 0x3B { isParameter = byte == 0x3B }
+        var index = 0
+        while index < pathCount {
+            var byte = block.readable[index]
+            index &+= 1
+            if cutting, byte == 0x2F || byte == 0x3B { isParameter = byte == 0x3B }
             if isParameter { continue }
             if byte == 0x2F, block.count > start, block.readable[block.count &- 1] == 0x2F { continue }
+            if decoding, byte == 0x25, index &+ 1 < pathCount,
+                let high = ByteClass.hexadecimal(block.readable[index]),
+                let low = ByteClass.hexadecimal(block.readable[index &+ 1])
+            {
+                byte = high << 4 | low
+                index &+= 2
+            }
             block.append(byte: byte)
         }
     }
+
+    /// Whether the normal form of a path may have this byte of a segment as an escape too: RFC 3986 section
+    /// 2.2 gives the two different meanings.
+    package static func mayBeEscaped(_ byte: UInt8) -> Bool { !ByteClass.isUnreserved(byte) }
 
     private static func upperDigit(_ value: UInt8) -> UInt8 { value < 10 ? 48 &+ value : 55 &+ value }
 }

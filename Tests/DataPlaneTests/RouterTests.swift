@@ -41,9 +41,15 @@ struct RouterTests {
             ("/internal/;x=1;y/admin", false), ("/internal/admin;x", false), ("/internal;a/admin/;", false),
             ("/internal/..;/internal/admin", false), ("/internal/.;x/admin", false),
             ("/internal/admin", true), ("/internal/;/other", true), ("/;/;", true), ("/a;b/c;d/", true),
+            ("/api/projects%3Aexport", false), ("/api/projects%3aexport/", false), ("/api/%40admin", false),
+            ("/api/%40admin;x", false), ("/api/;x/projects%3Aexport", false), ("/%3B", false),
+            ("/api/projects:export", true), ("/api/@admin", true), ("/api/projects%3Aimport", true),
+            ("/api/a%3Ab;c/%25%40", true), ("/api/projects%253Aexport", true), ("/internal/admin%3Bx", true),
         ])
     func oneRoute(_ target: String, _ isAllowed: Bool) {
-        let routes = ["/internal/admin", "/**"].map { Self.route($0) }
+        let routes = ["/internal/admin", "/api/projects:export", "/api/@admin", "/;", "/**"].map {
+            Self.route($0)
+        }
         if case .route = RouteFinding.find("GET", target, in: routes) {
             #expect(isAllowed, "\(target)")
         } else {

@@ -105,6 +105,27 @@ struct BadInputTests {
         #expect(try gateway.call(target).status == status)
     }
 
+    @Test(
+        "an escape does not lead past a route whose word has the character itself",
+        arguments: [
+            ("/api/projects%3Aexport", 400), ("/api/projects%3aexport?a", 400), ("/api/%40admin", 400),
+            ("/api/%40admin;x", 400), ("/api/;x/%40admin", 400), ("/api/projects:export", 403),
+            ("/api/@admin", 403), ("/api/projects%3Aimport", 200), ("/api/%40other", 200),
+        ])
+    func escapes(_ target: String, _ status: Int) throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(
+            Setup(upstream).with {
+                $0.routes = [
+                    "{ path: \"/api/projects:export\", scopes: [\"admin:write\"], upstream: main }",
+                    "{ path: \"/api/@admin\", scopes: [\"admin:write\"], upstream: main }",
+                    "{ path: /api/**, upstream: main }",
+                ]
+            })
+        #expect(try gateway.call(target, key: .pro).status == status)
+        #expect(upstream.requests.count == (status == 200 ? 1 : 0))
+    }
+
     @Test("heads and targets over their limits get 431 and 414")
     func tooLong() throws {
         let gateway = try Gateway(

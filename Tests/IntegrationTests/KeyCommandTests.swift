@@ -229,7 +229,10 @@ struct KeyCommandTests {
 
     @Test("explain and limits say what the gateway then does")
     func explain() throws {
-        let stage = try Stage { $0.tiers = "pro: { limits: [3/minute] }" }
+        let stage = try Stage {
+            $0.tiers = "pro: { limits: [3/minute] }"
+            $0.routes.append("{ path: \"/api/projects:export\", scopes: [admin], upstream: main }")
+        }
         let key = try stage.create("--account", "acme", "--scope", "projects:read")
         func explained(_ method: String, _ target: String, id: String? = nil) throws -> [String: Any] {
             let outcome = try ChildProcess.run(
@@ -244,6 +247,7 @@ struct KeyCommandTests {
             ("GET", "/api/projects?x=1"), ("GET", "/api//./projects"), ("DELETE", "/api/projects"),
             ("GET", "/nowhere"), ("GET", "/status"), ("GET", "/api/%2f"), ("GET", "/api/other"),
             ("GET", "/api/projects;x"), ("GET", "/api/;x/projects"), ("GET", "/;/status"),
+            ("GET", "/api/projects%3Aexport"), ("GET", "/api/projects:export"),
         ]
         for (method, target) in cases {
             let foretold = try explained(method, target, id: key.id)["status"] as? Int

@@ -30,11 +30,14 @@ struct Router {
 
     private let nodes: FixedArray<Node>
     let entries: FixedArray<RouteEntry>
+    /// Whether a word of a route holds what a path may have as an escape too.
+    let hasReservedWords: Bool
 
     /// - Parameter routes: paths as the configuration has checked them.
     init(_ routes: [RouteConfiguration]) {
         var nodes = [Node(literal: .none)]
         var methods: [[(route: Int, methods: [String])]] = []
+        var hasReservedWords = false
         for (number, route) in routes.enumerated() {
             var node = 0
             var usesRest = false
@@ -44,6 +47,9 @@ struct Router {
                     break
                 }
                 let isAny = segment == "*" || (segment.hasPrefix("{") && segment.hasSuffix("}"))
+                if !isAny, segment.utf8.contains(where: TargetNormaliser.mayBeEscaped) {
+                    hasReservedWords = true
+                }
                 node = Self.child(of: node, isAny ? nil : String(segment), in: &nodes)
             }
             var entry = usesRest ? nodes[node].rest : nodes[node].entry
@@ -54,6 +60,7 @@ struct Router {
             }
             methods[Int(entry)].append((number, route.methods))
         }
+        self.hasReservedWords = hasReservedWords
         self.nodes = FixedArray(nodes)
         entries = FixedArray(methods.map(Self.entry))
     }
