@@ -47,6 +47,19 @@ struct ForwardingTests {
         #expect(request["traceparent"]?.contains("b7ad6b7169203331") == false)
     }
 
+    @Test("the gateway says protocol and host itself where Connection ends what a trusted proxy says of them")
+    func nominatedForwarding() throws {
+        let upstream = try Upstream()
+        let gateway = try Gateway(Setup(upstream).with { $0.sections = "trusted_proxies: [127.0.0.0/8]\n" })
+        let fields = "X-Forwarded-Proto: http\r\nX-Forwarded-Host: a.test\r\n"
+        for options in ["", "Connection: X-Forwarded-Proto, X-Forwarded-Host\r\n"] {
+            #expect(try gateway.call(fields: fields + options).status == 200)
+            let request = try upstream.latest()
+            #expect(request["X-Forwarded-Proto"] == (options.isEmpty ? "http" : "https"))
+            #expect(request["X-Forwarded-Host"] == (options.isEmpty ? "a.test" : "localhost"))
+        }
+    }
+
     @Test("fields that Connection names and hop-by-hop fields end at the gateway")
     func hopByHop() throws {
         let upstream = try Upstream(

@@ -139,8 +139,11 @@ extension Worker {
                 case .xForwardedFor:
                     writer.append(bytes.span(requestHead.value.fields[index].value))
                     writer.append(", ")
-                case .xForwardedProto: hasProto = true
-                case .xForwardedHost: hasHost = true
+                // What `Connection` names has ended here.
+                case .xForwardedProto:
+                    hasProto = hasProto || !requestHead.value.isNominated(index, in: bytes.readable)
+                case .xForwardedHost:
+                    hasHost = hasHost || !requestHead.value.isNominated(index, in: bytes.readable)
                 default: continue
                 }
             }
