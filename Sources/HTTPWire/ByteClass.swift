@@ -11,6 +11,12 @@ enum ByteClass {
         test(byte, 0x03FF_6CFA_0000_0000, 0x57FF_FFFF_C7FF_FFFE)
     }
 
+    /// Letters, digits and `-`, of which nearly every name consists.
+    @inline(__always)
+    static func isPlainName(_ byte: UInt8) -> Bool {
+        test(byte, 0x03FF_2000_0000_0000, 0x07FF_FFFE_07FF_FFFE)
+    }
+
     /// `unreserved` of RFC 3986 section 2.3.
     @inline(__always)
     static func isUnreserved(_ byte: UInt8) -> Bool {
@@ -116,6 +122,14 @@ enum ByteClass {
             return index &+ (isPlain ^ high).trailingZeroBitCount / 8
         }
         return index
+    }
+
+    /// Whether all bytes are letters, digits and `-`.
+    @inline(__always)
+    static func isPlainName(_ bytes: Span<UInt8>, _ start: Int, _ end: Int) -> Bool {
+        var index = skipPlainName(bytes, start, end)
+        while index < end, isPlainName(bytes[index]) { index &+= 1 }
+        return index == end
     }
 
     /// Where a byte stands next from `start` on, or the end.

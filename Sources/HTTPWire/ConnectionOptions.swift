@@ -32,7 +32,7 @@ struct ConnectionOptions {
             te = true
         } else {
             nominates = true
-            let id = FieldID.identify(bytes, item.lowerBound, item.count, hasUnderscore: false)
+            let id = FieldID.identify(bytes, item.lowerBound, item.count, isPlain: true)
             if id == .host || id == .contentLength || id == .transferEncoding || id == .authorization {
                 nominatesFraming = true
             }

@@ -8,9 +8,9 @@ package enum FieldID: UInt8, Sendable {
     case maxForwards
     /// `X-Gateway-…` in any spelling: only the gateway itself may say who the caller is.
     case gatewayIdentity
-    /// A framing or forwarding name spelt with underscores (`content_length`), which CGI-style servers
-    /// cannot tell from the real one. Never forwarded.
-    case underscoredAlias
+    /// A framing or forwarding name spelt with other separators (`content_length`, `x.forwarded.for`), which
+    /// CGI-style servers cannot tell from the real one. Never forwarded.
+    case alias
 
     /// Fields that belong to one connection (RFC 9110 section 7.6.1), and those that would turn a
     /// connection into something else.
@@ -44,9 +44,11 @@ package enum FieldID: UInt8, Sendable {
     }
 
     /// The identity of a name; any case of its letters.
+    ///
+    /// - Parameter isPlain: whether it has letters, digits and `-` only.
     @inline(__always)
-    static func identify(_ bytes: Span<UInt8>, _ start: Int, _ count: Int, hasUnderscore: Bool) -> FieldID {
-        if hasUnderscore { return identifyUnderscored(bytes, start, count) }
+    static func identify(_ bytes: Span<UInt8>, _ start: Int, _ count: Int, isPlain: Bool) -> FieldID {
+        if !isPlain { return identifyAlias(bytes, start, count) }
         if count > 24 || count < 2 { return isIdentity(bytes, start, count) ? .gatewayIdentity : .other }
         let words = bytes.packedLowercase(start, count)
         // "x-gatewa"
@@ -54,7 +56,7 @@ package enum FieldID: UInt8, Sendable {
         return known(count, words.first, words.second, words.third)
     }
 
-    /// Whether a name is `x-gateway-…`, with any mix of `-` and `_`.
+    /// Whether a name is `x-gateway-…`, with any separators.
     static func isIdentity(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> Bool {
         guard count >= 10, bytes[start] | 0x20 == 0x78, isSeparator(bytes[start + 1]),
             isSeparator(bytes[start + 9])
@@ -62,16 +64,20 @@ package enum FieldID: UInt8, Sendable {
         return bytes.isToken(start + 2..<start + 9, 7, 0x67_6174_6577_6179)  // gateway
     }
 
-    private static func isSeparator(_ byte: UInt8) -> Bool { byte == 0x2D || byte == 0x5F }
+    /// Whether some servers take a byte of a name for the `_` that they make of `-`: PHP a dot, lighttpd
+    /// everything that is neither letter nor digit.
+    private static func isSeparator(_ byte: UInt8) -> Bool {
+        byte == 0x2D || !ByteClass.isPlainName(byte)
+    }
 
-    /// Names with underscores: what matters is what a server would take them for.
-    private static func identifyUnderscored(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> FieldID {
+    /// Names with other separators than `-`: what matters is what a server would take them for.
+    private static func identifyAlias(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> FieldID {
         if isIdentity(bytes, start, count) { return .gatewayIdentity }
         guard count <= 24 else { return .other }
         var words: (UInt64, UInt64, UInt64) = (0, 0, 0)
         for index in 0..<count {
             let raw = bytes[start + index]
-            let byte = UInt64(raw == 0x5F ? 0x2D : raw | 0x20)
+            let byte = UInt64(isSeparator(raw) ? 0x2D : raw | 0x20)
             if index < 8 {
                 words.0 = words.0 << 8 | byte
             } else if index < 16 {
@@ -82,7 +88,7 @@ package enum FieldID: UInt8, Sendable {
         }
         switch known(count, words.0, words.1, words.2) {
         case .other, .setCookie, .wwwAuthenticate: return .other
-        default: return .underscoredAlias
+        default: return .alias
         }
     }
 

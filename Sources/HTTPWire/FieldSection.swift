@@ -22,12 +22,12 @@ enum FieldSection {
             return bytes[index + 1] == 0x0A ? .end(next: index + 2) : .malformed("bare CR in the head")
         }
         if opening == 0x20 || opening == 0x09 { return .malformed("folded header line") }
-        var hasUnderscore = false
+        var isPlain = true
         index = ByteClass.skipPlainName(bytes, index, end)
         while index < end {
             let byte = bytes[index]
             guard ByteClass.isToken(byte) else { break }
-            if byte == 0x5F { hasUnderscore = true }
+            if !ByteClass.isPlainName(byte) { isPlain = false }
             index &+= 1
         }
         guard index < end else { return .incomplete }
@@ -54,17 +54,15 @@ enum FieldSection {
         slice.nameCount = Int32(truncatingIfNeeded: nameCount)
         slice.valueStart = Int32(truncatingIfNeeded: valueStart)
         slice.valueCount = Int32(truncatingIfNeeded: valueEnd &- valueStart)
-        slice.id = FieldID.identify(bytes, start, nameCount, hasUnderscore: hasUnderscore)
+        slice.id = FieldID.identify(bytes, start, nameCount, isPlain: isPlain)
         return .field(slice, next: index &+ 2)
     }
 
     /// The line that starts at `start`, written by this process as `name: value`; nil when it is none.
     ///
-    /// - Parameter mayHaveUnderscores: false where aliases with underscores have been left out.
+    /// - Parameter mayHaveAliases: false where look-alikes of known names need not be told from other names.
     @inline(__always)
-    static func written(
-        _ bytes: Span<UInt8>, _ start: Int, mayHaveUnderscores: Bool = false
-    ) -> FieldSlice? {
+    static func written(_ bytes: Span<UInt8>, _ start: Int, mayHaveAliases: Bool = false) -> FieldSlice? {
         let colon = ByteClass.firstPlace(of: 0x3A, in: bytes, from: start)
         let end = ByteClass.firstPlace(of: 0x0D, in: bytes, from: colon)
         guard colon &+ 2 <= end, end &+ 2 <= bytes.count else { return nil }
@@ -73,9 +71,8 @@ enum FieldSection {
         slice.nameCount = Int32(truncatingIfNeeded: colon &- start)
         slice.valueStart = Int32(truncatingIfNeeded: colon &+ 2)
         slice.valueCount = Int32(truncatingIfNeeded: end &- colon &- 2)
-        let hasUnderscore =
-            mayHaveUnderscores && ByteClass.firstPlace(of: 0x5F, in: bytes, from: start, to: colon) < colon
-        slice.id = FieldID.identify(bytes, start, colon &- start, hasUnderscore: hasUnderscore)
+        let isPlain = !mayHaveAliases || ByteClass.isPlainName(bytes, start, colon)
+        slice.id = FieldID.identify(bytes, start, colon &- start, isPlain: isPlain)
         return slice
     }
 

@@ -5,17 +5,17 @@ package enum FieldText {
     /// The identity of a name of `tchar` without capitals (RFC 9110 section 5.6.2, RFC 9113 section 8.2.1),
     /// nil for any other.
     package static func identify(lowercase name: Span<UInt8>) -> FieldID? {
-        let isPlain = isPlainLowercase(name)
-        var hasUnderscore = false
+        var isPlain = isPlainLowercase(name)
         if !isPlain {
             guard !name.isEmpty else { return nil }
+            isPlain = true
             for index in 0..<name.count {
                 let byte = name[index]
                 guard ByteClass.isToken(byte), byte &- 65 >= 26 else { return nil }
-                if byte == 0x5F { hasUnderscore = true }
+                if !ByteClass.isPlainName(byte) { isPlain = false }
             }
         }
-        return FieldID.identify(name, 0, name.count, hasUnderscore: hasUnderscore)
+        return FieldID.identify(name, 0, name.count, isPlain: isPlain)
     }
 
     /// Whether a name of at least eight bytes holds nothing but small letters, digits and `-`, as nearly all

@@ -62,7 +62,7 @@ package enum RequestParser {
         }
         var facts = FieldFacts()
         while index < bytes.count, bytes[index] != 0x0D {
-            guard let slice = FieldSection.written(bytes, index, mayHaveUnderscores: true) else {
+            guard let slice = FieldSection.written(bytes, index, mayHaveAliases: true) else {
                 return .refused(Refusal(400, "malformed field line"))
             }
             if let refusal = keep(slice, bytes, limits, &facts, &head) { return .refused(refusal) }

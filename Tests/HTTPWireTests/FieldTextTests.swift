@@ -73,6 +73,38 @@ struct FieldTextTests {
         #expect(shorter != alone || alone == .gatewayIdentity)
     }
 
+    @Test("a name with another separator is what a careless server takes it for, and no other name")
+    func aliases() {
+        let separators = Self.tokens.filter { !(48...57).contains($0) && !(97...122).contains($0) }
+        let known = [
+            "x-gateway-account", "x-gateway-a-name-longer-than-twenty-four", "x-forwarded-for", "x-real-ip",
+            "content-length", "transfer-encoding", "keep-alive", "max-forwards", "content-type",
+        ]
+        for separator in separators where separator != 0x2D {
+            for name in known {
+                let alias = name.utf8.map { $0 == 0x2D ? separator : $0 }
+                let expected = name.hasPrefix("x-gateway") ? FieldID.gatewayIdentity : .alias
+                // Alone, as a field line whose end is near, and as one with more behind it.
+                let alone = FieldText.identify(lowercase: alias.span)
+                #expect(alone == expected, "\(name) with \(separator)")
+                for rest in [": x\r\n", ": x\r\nA-Field: with a value\r\n"] {
+                    let text = alias + Array(rest.utf8)
+                    var offset = 0
+                    let line = FieldLines.next(text.span, &offset)?.id
+                    #expect(line == alone)
+                    #expect(line?.isForbiddenInTrailers == true)
+                }
+            }
+            for name in [
+                "if-match", "sec-ch-ua-", "set-cookie", "www-authenticate", "x-gateways-a", "-te", "x-",
+            ] {
+                let other = name.utf8.map { $0 == 0x2D ? separator : $0 }
+                let id = FieldText.identify(lowercase: other.span)
+                #expect(id == .other, "\(name) with \(separator)")
+            }
+        }
+    }
+
     @Test("an empty name is none, an empty value is one")
     func empty() {
         let nothing: [UInt8] = []

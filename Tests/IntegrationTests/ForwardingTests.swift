@@ -9,6 +9,8 @@ struct ForwardingTests {
         let gateway = try Gateway(Setup(upstream))
         let forged =
             "X-Gateway-Account: root\r\nX_Gateway_Tier: enterprise\r\nx-gateway-key_id: k\r\n"
+            + "X.Gateway.Account: root\r\nx~gateway~account: root\r\nX.Forwarded.For: 1.2.3.4\r\n"
+            + "If.Match: \"a\"\r\nsec-ch-ua!: b\r\n"
             + "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-Proto: http\r\nForwarded: for=1.2.3.4\r\n"
             + "X-Kept: yes\r\n"
         #expect(try gateway.call(key: .pro, fields: forged).status == 200)
@@ -18,6 +20,8 @@ struct ForwardingTests {
         #expect(request["X-Gateway-Tier"] == "pro")
         #expect(request["X-Gateway-Scopes"] == "projects:*")
         #expect(!request.head.text.contains("root") && !request.head.text.contains("x-gateway-key_id"))
+        #expect(!request.head.text.contains("1.2.3.4"))
+        #expect(request["If.Match"] == "\"a\"" && request["sec-ch-ua!"] == "b")
         #expect(!request.head.text.lowercased().contains("authorization"))
         #expect(request["X-Forwarded-For"] == "127.0.0.1")
         #expect(request["X-Forwarded-Proto"] == "https")

@@ -118,7 +118,7 @@ extension Worker {
             case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost:
                 if !isTrusted { continue }
             case .host, .contentLength, .xForwardedFor, .xRequestID, .traceparent, .tracestate,
-                .expect, .gatewayIdentity, .underscoredAlias:
+                .expect, .gatewayIdentity, .alias:
                 continue
             default: continue
             }

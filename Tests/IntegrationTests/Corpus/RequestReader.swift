@@ -27,7 +27,7 @@ struct RequestReader: Sendable {
     var prefersLength = false
     /// A coding that contains `chunked` is chunked; chunk sizes end at the first byte that is no digit.
     var isLoose = false
-    /// White space and control characters around names are dropped, underscores are dashes.
+    /// White space and control characters around names are dropped, what is no letter and no digit is a dash.
     var trimsNames = false
     /// The last of several fields counts instead of the first.
     var takesLast = false
@@ -136,7 +136,7 @@ struct RequestReader: Sendable {
             guard let colon = line.firstIndex(of: 0x3A) else { continue }
             var own = text(line[..<colon]).lowercased()
             if trimsNames {
-                own = String(own.filter { $0 > " " }.map { $0 == "_" ? "-" : $0 })
+                own = String(own.filter { $0 > " " }.map { $0.isLetter || $0.isNumber ? $0 : "-" })
             }
             guard own == name else { continue }
             let value = text(line[(colon + 1)...])
