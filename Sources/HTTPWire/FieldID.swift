@@ -6,6 +6,10 @@ package enum FieldID: UInt8, Sendable {
     case xForwardedFor, xForwardedProto, xForwardedHost, xForwardedPort, xRealIP, forwarded, via, xRequestID
     case traceparent, tracestate, date, server, http2Settings, wwwAuthenticate, setCookie
     case maxForwards
+    /// `X-Forwarded-…` of any other kind: `-Prefix`, `-Scheme`, `-Client-Cert`.
+    case xForwardedOther
+    /// `X-Original-URL` and `X-Rewrite-URL`, which some frameworks route by instead of the target.
+    case xOriginalURL, xRewriteURL
     /// `X-Gateway-…` in any spelling: only the gateway itself may say who the caller is.
     case gatewayIdentity
     /// A framing or forwarding name spelt with other separators (`content_length`, `x.forwarded.for`), which
@@ -49,11 +53,17 @@ package enum FieldID: UInt8, Sendable {
     @inline(__always)
     static func identify(_ bytes: Span<UInt8>, _ start: Int, _ count: Int, isPlain: Bool) -> FieldID {
         if !isPlain { return identifyAlias(bytes, start, count) }
-        if count > 24 || count < 2 { return isIdentity(bytes, start, count) ? .gatewayIdentity : .other }
+        if count > 24 || count < 2 { return family(bytes, start, count) }
         let words = bytes.packedLowercase(start, count)
-        // "x-gatewa"
-        if words.first == 0x782D_6761_7465_7761, isIdentity(bytes, start, count) { return .gatewayIdentity }
-        return known(count, words.first, words.second, words.third)
+        let id = known(count, words.first, words.second, words.third)
+        // "x-", of at least eight bytes
+        return words.first >> 48 == 0x782D && id == .other ? family(bytes, start, count) : id
+    }
+
+    /// The identity of a name that is known by how it begins.
+    private static func family(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> FieldID {
+        if isIdentity(bytes, start, count) { return .gatewayIdentity }
+        return isForwarding(bytes, start, count) ? .xForwardedOther : .other
     }
 
     /// Whether a name is `x-gateway-…`, with any separators.
@@ -64,6 +74,14 @@ package enum FieldID: UInt8, Sendable {
         return bytes.isToken(start + 2..<start + 9, 7, 0x67_6174_6577_6179)  // gateway
     }
 
+    /// Whether a name is `x-forwarded-…`, with any separators.
+    private static func isForwarding(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> Bool {
+        guard count >= 12, bytes[start] | 0x20 == 0x78, isSeparator(bytes[start + 1]),
+            isSeparator(bytes[start + 11])
+        else { return false }
+        return bytes.isToken(start + 2..<start + 11, 9, 0x666F_7277_6172_6465, 0x64)  // forwarded
+    }
+
     /// Whether some servers take a byte of a name for the `_` that they make of `-`: PHP a dot, lighttpd
     /// everything that is neither letter nor digit.
     private static func isSeparator(_ byte: UInt8) -> Bool {
@@ -72,8 +90,11 @@ package enum FieldID: UInt8, Sendable {
 
     /// Names with other separators than `-`: what matters is what a server would take them for.
     private static func identifyAlias(_ bytes: Span<UInt8>, _ start: Int, _ count: Int) -> FieldID {
-        if isIdentity(bytes, start, count) { return .gatewayIdentity }
-        guard count <= 24 else { return .other }
+        switch family(bytes, start, count) {
+        case .gatewayIdentity: return .gatewayIdentity
+        case .xForwardedOther: return .alias
+        default: guard count <= 24 else { return .other }
+        }
         var words: (UInt64, UInt64, UInt64) = (0, 0, 0)
         for index in 0..<count {
             let raw = bytes[start + index]
@@ -136,6 +157,10 @@ package enum FieldID: UInt8, Sendable {
             if first == 0x617574686F72697A && second == 0x6174696F6E {
                 return .authorization
             }
+            // x-rewrite-url
+            if first == 0x782D726577726974 && second == 0x652D75726C {
+                return .xRewriteURL
+            }
         case 14:
             // content-length
             if first == 0x636F6E74656E742D && second == 0x6C656E677468 {
@@ -144,6 +169,10 @@ package enum FieldID: UInt8, Sendable {
             // http2-settings
             if first == 0x68747470322D7365 && second == 0x7474696E6773 {
                 return .http2Settings
+            }
+            // x-original-url
+            if first == 0x782D6F726967696E && second == 0x616C2D75726C {
+                return .xOriginalURL
             }
         default: return knownLong(count, first, second, third)
         }

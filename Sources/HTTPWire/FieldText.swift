@@ -49,7 +49,7 @@ package enum FieldText {
             || name.equalsIgnoringCase("retry-after") || name.equalsIgnoringCase("cache-control")
             || hasPrefix(name, "content-") || hasPrefix(name, "if-") || hasPrefix(name, "accept-")
             || hasPrefix(name, "ratelimit") || hasPrefix(name, "x-ratelimit")
-            || hasPrefix(name, "x-forwarded-") || hasPrefix(name, "x-http-method")
+            || hasPrefix(name, "x-http-method")
     }
 
     private static func hasPrefix(_ name: Span<UInt8>, _ prefix: StaticString) -> Bool {

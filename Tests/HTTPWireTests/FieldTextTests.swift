@@ -55,7 +55,7 @@ struct FieldTextTests {
             "max-forwards", "x-request-id", "authorization", "content-length", "http2-settings",
             "x-forwarded-for", "proxy-connection", "x-forwarded-host", "x-forwarded-port",
             "www-authenticate", "transfer-encoding", "x-forwarded-proto", "proxy-authenticate",
-            "proxy-authorization", "x-gateway-account", "content_length",
+            "proxy-authorization", "x-gateway-account", "content_length", "x-original-url", "x-rewrite-url",
         ])
     func identities(_ name: String) throws {
         let alone = FieldText.identify(lowercase: Array(name.utf8).span)
@@ -102,6 +102,26 @@ struct FieldTextTests {
                 let id = FieldText.identify(lowercase: other.span)
                 #expect(id == .other, "\(name) with \(separator)")
             }
+        }
+    }
+
+    @Test(
+        "every name of the forwarding family is one, whatever its length",
+        arguments: [
+            "x-forwarded-", "x-forwarded-a", "x-forwarded-ssl", "x-forwarded-user", "x-forwarded-prefix",
+            "x-forwarded-scheme", "x-forwarded-server", "x-forwarded-client-cert", "x-forwarded-client-cert-",
+            "x-forwarded-client-cert-chain-of-the-caller",
+        ])
+    func forwardingFamily(_ name: String) {
+        let id = FieldText.identify(lowercase: Array(name.utf8).span)
+        #expect(id == .xForwardedOther)
+        #expect(id?.isForbiddenInTrailers == true && id?.isHopByHop == false)
+        let underscored = name.utf8.map { $0 == 0x2D ? 0x5F : $0 }
+        let alias = FieldText.identify(lowercase: underscored.span)
+        #expect(alias == .alias)
+        for other in [String(name.dropFirst()), "y" + name.dropFirst(), "x-" + name, "x-forwarder-" + name] {
+            let id = FieldText.identify(lowercase: Array(other.utf8).span)
+            #expect(id == .other, "\(other)")
         }
     }
 

@@ -51,6 +51,29 @@ struct ForwardingTests {
         #expect(request["traceparent"]?.contains("b7ad6b7169203331") == false)
     }
 
+    @Test("what a proxy says of another host, path or certificate passes from trusted ones only")
+    func forwardingFamily() throws {
+        let upstream = try Upstream()
+        let names = [
+            "X-Forwarded-Prefix", "X-Forwarded-Scheme", "X-Forwarded-Ssl", "X-Forwarded-Server",
+            "X-Forwarded-User", "x-forwarded-uri", "X-Forwarded-Client-Cert", "X-FORWARDED-Port",
+            "X-Forwarded-Client-Cert-Chain", "X-Original-URL", "X-Rewrite-URL", "X-Real-IP", "Forwarded",
+        ]
+        // Not the gateway's to know: who reads them is told who sets them.
+        let free = ["X-Client-IP", "True-Client-IP"]
+        let fields = (names + free).map { "\($0): told\r\n" }.joined()
+        for isTrusted in [false, true] {
+            let gateway = try Gateway(
+                Setup(upstream).with {
+                    $0.sections = isTrusted ? "trusted_proxies: [127.0.0.0/8]\n" : ""
+                })
+            #expect(try gateway.call(fields: fields).status == 200)
+            let request = try upstream.latest()
+            for name in names { #expect(request[name] == (isTrusted ? "told" : nil), "\(name)") }
+            for name in free { #expect(request[name] == "told", "\(name)") }
+        }
+    }
+
     @Test("the gateway says protocol and host itself where Connection ends what a trusted proxy says of them")
     func nominatedForwarding() throws {
         let upstream = try Upstream()

@@ -32,7 +32,9 @@ enum FileKeys {
                 "threads that serve; `auto` is one for each processor that the process may use"),
             .key(
                 "trusted_proxies", "one or a list of addresses and ranges like `10.0.0.0/8`", default: "none",
-                "proxies in front whose `X-Forwarded-*` and `X-Request-Id` are believed"),
+                "proxies in front whose `X-Forwarded-*` and `X-Request-Id` are believed; what others send of"
+                    + " `Forwarded`, `X-Forwarded-*`, `X-Real-IP`, `X-Original-URL` and `X-Rewrite-URL` is"
+                    + " dropped"),
             legacyHeaders.description,
         ])
 }

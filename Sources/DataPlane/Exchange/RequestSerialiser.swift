@@ -115,7 +115,8 @@ extension Worker {
                     writer.append("\r\n")
                     continue
                 }
-            case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost:
+            case .forwarded, .xRealIP, .xForwardedPort, .xForwardedProto, .xForwardedHost, .xForwardedOther,
+                .xOriginalURL, .xRewriteURL:
                 if !isTrusted { continue }
             case .host, .contentLength, .xForwardedFor, .xRequestID, .traceparent, .tracestate,
                 .expect, .gatewayIdentity, .alias:
