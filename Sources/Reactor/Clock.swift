@@ -1,11 +1,19 @@
 import Glibc
 
-/// Time that only moves forward; the data plane measures with nothing else.
+/// Time that only moves forward; the data plane measures with nothing else. It runs as the machine's counter
+/// does: NTP makes other clocks up to a tenth faster or slower for as long as one of them is off, and what
+/// Redis says of the time would then look as if Redis's clock had been set.
 public enum MonotonicClock {
     @inline(__always)
-    public static func nowMicroseconds() -> Int64 {
+    public static func nowMicroseconds() -> Int64 { microseconds(of: CLOCK_MONOTONIC_RAW) }
+
+    /// The same on the clock by which the kernel and systemd measure, whose rate NTP corrects.
+    static func systemMicroseconds() -> Int64 { microseconds(of: CLOCK_MONOTONIC) }
+
+    @inline(__always)
+    private static func microseconds(of clock: clockid_t) -> Int64 {
         var time = timespec()
-        _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+        _ = unsafe clock_gettime(clock, &time)
         return Int64(time.tv_sec) &* 1_000_000 &+ Int64(time.tv_nsec) / 1_000
     }
 }

@@ -19,10 +19,8 @@ public struct ServiceManager: Sendable {
     public func stopping() { send("STOPPING=1\nSTATUS=Draining") }
     public func isAlive() { send("WATCHDOG=1") }
 
-    /// - Parameter nowMicroseconds: of the monotonic clock, which systemd compares with its own.
-    public func reloading(nowMicroseconds: Int64) {
-        send("RELOADING=1\nMONOTONIC_USEC=\(nowMicroseconds)")
-    }
+    /// With the time on the clock that systemd compares it with.
+    public func reloading() { send("RELOADING=1\nMONOTONIC_USEC=\(MonotonicClock.systemMicroseconds())") }
 
     /// Another process is the service from now on.
     public func handOver(to processIdentifier: Int32) {

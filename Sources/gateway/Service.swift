@@ -166,7 +166,7 @@ final class Service {
         switch signal {
         case .reload:
             guard !isDraining else { return }
-            manager.reloading(nowMicroseconds: now)
+            manager.reloading()
             reloader.reload(because: "SIGHUP")
             manager.ready()
         case .reopen: logWriter.reopen()

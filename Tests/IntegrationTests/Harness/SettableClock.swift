@@ -1,6 +1,6 @@
 import Foundation
 
-/// The wall clock of a program that the test starts, set by the test while the program runs.
+/// Clocks of a program that the test starts, set by the test while the program runs.
 struct SettableClock {
     /// Built once for all tests.
     private static let library = Result {
@@ -16,12 +16,18 @@ struct SettableClock {
     /// What the program has to be started with.
     let environment: [String: String]
 
-    init() throws {
+    /// Starts the program with this clock.
+    var launcher: [String] { ["env"] + environment.map { "\($0)=\($1)" } }
+
+    /// - Parameter clocks: the kernel's numbers of those that are set: 0 is the wall clock, 1 the monotonic
+    ///   one whose rate NTP corrects, 4 the one that runs as the machine's counter does.
+    init(_ clocks: [Int] = [0]) throws {
         folder = try TemporaryFolder()
         let library = try Self.library.get()
         try Data(count: 8).write(to: URL(filePath: folder.path("offset")))
         environment = [
             "LD_PRELOAD": library.path("clock.so"), "CLOCK_OFFSET_FILE": folder.path("offset"),
+            "CLOCK_OFFSET_OF": clocks.map(String.init).joined(),
         ]
     }
 
