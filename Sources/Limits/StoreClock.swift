@@ -129,14 +129,13 @@ package struct StoreClock: Sendable {
             return 0
         }
         guard asked >= noticed else { return 0 }
-        let earliest = earliest(asked)
-        let latest = latest(answered)
-        let found = Skew(low: told &- latest, high: told &- earliest)
+        let least = told &- latest(answered)
+        let most = told &- earliest(asked)
+        // A clock that is made faster is followed unnoticed up to the tolerance; the ends have then crossed.
+        let found = Skew(low: min(least, most), high: max(least, most))
         var step: Int64 = 0
-        if found.high < skew.low &- Self.toleranceMicroseconds
-            || found.low > skew.high &+ Self.toleranceMicroseconds
-        {
-            step = found.low &- skew.low
+        if most < skew.low &- Self.toleranceMicroseconds || least > skew.high &+ Self.toleranceMicroseconds {
+            step = (least > skew.high ? least : most) &- skew.low
             skew = found
             noticed = answered
         } else if skew.low < skew.high {

@@ -75,6 +75,29 @@ struct StoreClockTests {
         #expect(clock.skew.high - clock.skew.low < 10_000)
     }
 
+    @Test(
+        "a clock that is made faster or slower is followed, and what is known of it can be told",
+        arguments: [83_333, -83_333] as [Int64])
+    func slewed(_ rate: Int64) {
+        var world = World(4)
+        var clock = StoreClock()
+        let before = world.offset
+        for _ in 0..<4_000 {
+            let asked = world.now
+            world.wait(20...200)
+            let told = world.store(world.now)
+            world.wait(20...200)
+            _ = clock.observe(told, asked: asked, answered: world.now)
+            let set = world.offset - before
+            #expect(StoreClock.Skew("\(clock.skew)") == clock.skew)
+            // As far as two clocks may drift apart meanwhile.
+            let known = 2_000 + (world.now - 9_000_000) / 1_000
+            #expect(clock.skew.low <= set + known && clock.skew.high >= set - known)
+            world.wait(600...1_400)
+            world.offset += (world.now - asked) * rate / 1_000_000
+        }
+    }
+
     @Test("what gateways tell each other of the clock is read as it was written")
     func told() {
         let skew = StoreClock.Skew(low: -3_600_000_100, high: -3_600_000_000)
