@@ -8,7 +8,8 @@
 // ends between which it lies, and later answers draw them closer together. Until they meet, permits are
 // written down at the latest that the instant can be and let go by the earliest: a window is then longer by
 // what is not known, and never shorter. Each caller knows its own ends, and all of them hold the one
-// difference that there is, so that callers need not agree.
+// difference that there is, as long as their own clocks run. Those of a machine that stood still look like a
+// store's that was set: see `ClockAgreement`.
 
 /// Maps the monotonic clock of this machine to the clock of the store, without the jumps that it made.
 package struct StoreClock: Sendable {
@@ -18,6 +19,11 @@ package struct StoreClock: Sendable {
         package var high: Int64
 
         package static let none = Skew(low: 0, high: 0)
+
+        /// Whether both may be the same difference, as far as instants are known.
+        package func meets(_ other: Skew) -> Bool {
+            low <= other.high &+ toleranceMicroseconds && other.low <= high &+ toleranceMicroseconds
+        }
 
         package init(low: Int64, high: Int64) {
             self.low = low
@@ -61,6 +67,10 @@ package struct StoreClock: Sendable {
 
     /// What is subtracted from what the store says.
     package private(set) var skew: Skew
+    /// What the last answer says of the skew by itself.
+    package private(set) var seen: Skew
+    /// How often it was noticed that the store's clock had been set.
+    package private(set) var steps = 0
 
     /// The store's time was not before `low` at `answered`, and not after `high` at `asked`, on our clock.
     /// The two may stem from different answers: each from the one that says most.
@@ -76,7 +86,7 @@ package struct StoreClock: Sendable {
     private var noticed = Int64.min
 
     /// - Parameter skew: what others have found out.
-    package init(skew: Skew = .none) { self.skew = skew }
+    package init(skew: Skew = .none) { (self.skew, seen) = (skew, skew) }
 
     /// Whether the store has ever told its time.
     package var isKnown: Bool { low > 0 }
@@ -132,14 +142,15 @@ package struct StoreClock: Sendable {
         let least = told &- latest(answered)
         let most = told &- earliest(asked)
         // A clock that is made faster is followed unnoticed up to the tolerance; the ends have then crossed.
-        let found = Skew(low: min(least, most), high: max(least, most))
+        seen = Skew(low: min(least, most), high: max(least, most))
         var step: Int64 = 0
         if most < skew.low &- Self.toleranceMicroseconds || least > skew.high &+ Self.toleranceMicroseconds {
             step = (least > skew.high ? least : most) &- skew.low
-            skew = found
+            skew = seen
+            steps += 1
             noticed = answered
         } else if skew.low < skew.high {
-            let both = Skew(low: max(skew.low, found.low), high: min(skew.high, found.high))
+            let both = Skew(low: max(skew.low, seen.low), high: min(skew.high, seen.high))
             if both.low <= both.high { skew = both }
         }
         (recent, recentlyAnswered) = (told &- skew.high, answered)
@@ -147,5 +158,18 @@ package struct StoreClock: Sendable {
         let last = told &- skew.low
         if last <= self.latest(asked) { (high, self.asked) = (last, asked) }
         return step
+    }
+
+    /// Takes over what others say of the skew, where what is known here fits it.
+    package mutating func follow(_ agreed: Skew) { skew = agreed }
+
+    /// Our own clock has misled us: the skew is what others say, and of our clock nothing before this answer
+    /// counts.
+    package mutating func beginAnew(_ agreed: Skew, told: Int64, asked: Int64, answered: Int64) {
+        let steps = steps
+        self = StoreClock(skew: agreed)
+        self.steps = steps
+        _ = observe(told, asked: asked, answered: answered)
+        noticed = asked
     }
 }

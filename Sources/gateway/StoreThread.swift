@@ -13,6 +13,9 @@ final class StoreThread: @unchecked Sendable {
     // `@unchecked`: after `start` only its own threads touch what is not atomic.
     /// Between two beats; a node that misses three is no longer counted.
     private static let beatMilliseconds = 1_000
+    /// Between two calls to compare what is known of Redis's clock: while that is made faster, each answer
+    /// tells of another step.
+    private static let callMicroseconds: Int64 = 100_000
     private static let nodeSeconds: Int64 = 3
     /// Exposed keys between two looks at what else is due.
     private static let exposuresPerRound = 16
@@ -31,8 +34,11 @@ final class StoreThread: @unchecked Sendable {
     /// Credentials that came in clear faster than the store could be asked, since this was last reported.
     private var droppedExposures = 0
     private var droppedReportedMicroseconds = Int64.min / 2
-    /// What Redis has been told of its clock.
-    private var toldSkew = StoreClock.Skew.none
+    /// By which skew the gateways go, and when the others were called last to compare it.
+    private var agreement = ClockAgreement()
+    private var calledMicroseconds = Int64.min / 2
+    /// Whether another gateway has noticed that Redis's clock had been set.
+    private let isCalled = Atomic<Bool>(false)
 
     init(_ configuration: GatewayConfiguration, _ server: GatewayServer) throws(ServerProblem) {
         self.server = server
@@ -97,7 +103,8 @@ final class StoreThread: @unchecked Sendable {
             let now = MonotonicClock.nowMicroseconds()
             reportDrops(now)
             let isDue = now - lastBeat >= Int64(Self.beatMilliseconds) * 900
-            let isNews = hasOneClock && (!clock.isKnown || clock.skew != toldSkew)
+            let isCalled = isCalled.exchange(false, ordering: .acquiringAndReleasing)
+            let isNews = hasOneClock && (isCalled || !clock.isKnown || agreement.isNews(clock))
             if let options, isDue || isNews {
                 lastBeat = now
                 do {
@@ -144,42 +151,63 @@ final class StoreThread: @unchecked Sendable {
 
     /// Other gateways may know that Redis's clock has been set: windows go on by the old one.
     private func adoptClock(_ client: RedisClient) throws(RedisError) {
-        guard hasOneClock, !clock.isKnown else { return }
-        if let skew = try client.command(["GET", clockName]).text.flatMap({ StoreClock.Skew($0) }) {
-            server.shared.storeClock.adopt(skew)
-            toldSkew = skew
-        }
-        _ = try time(client)
+        if hasOneClock, !clock.isKnown { _ = try time(client) }
     }
 
     /// Redis's time in seconds, without the jumps that it made.
     private func time(_ client: RedisClient) throws(RedisError) -> Int64 {
+        guard hasOneClock else { return try Self.instant(client.command(["TIME"])) / 1_000_000 }
         let asked = MonotonicClock.nowMicroseconds()
-        guard let parts = try client.command(["TIME"]).elements, parts.count == 2,
-            let seconds = parts[0].text.flatMap({ Int64($0) }),
-            let rest = parts[1].text.flatMap({ Int64($0) })
-        else { throw .protocolViolation("the answer to TIME is no time") }
-        guard hasOneClock else { return seconds }
-        let told = seconds * 1_000_000 + rest
-        let (clock, step) = server.shared.storeClock.observe(
-            told, asked: asked, answered: MonotonicClock.nowMicroseconds())
+        // What is written was written before the time is told: a step that it is about shows in the time.
+        let replies = try client.pipeline([["GET", clockName], ["TIME"]])
+        let answered = MonotonicClock.nowMicroseconds()
+        let told = try Self.instant(replies[1])
+        let written = replies[0].text.flatMap { StoreClock.Skew($0) }
+        if let written { server.shared.storeClock.adopt(written) }
+        let (known, step) = server.shared.storeClock.observe(told, asked: asked, answered: answered)
         if step != 0 {
             server.shared.report(
                 .error,
                 "store: Redis's clock has been set by \(step / 1_000) ms; limits go on as if it had not",
                 every: 10)
         }
+        let move = agreement.move(written: written, known, now: answered)
+        switch move {
+        case .none: break
+        case .tell(let skew, let isCalling):
+            _ = try client.command(["SET", clockName, "\(skew)"])
+            if isCalling { try callOthers(client, answered) }
+        case .follow(let skew): server.shared.storeClock.follow(skew, knowing: known)
+        case .yield(let skew):
+            server.shared.storeClock.beginAnew(skew, told: told, asked: asked, answered: answered)
+            server.shared.report(
+                .error,
+                "store: Redis's clock has not been set by \((known.skew.low - skew.low) / 1_000) ms, other "
+                    + "gateways say: this machine's stood still; limits go on by theirs", every: 10)
+        }
+        agreement.made(move, known, now: answered)
         return (told - clock.skew.low) / 1_000_000
+    }
+
+    private func callOthers(_ client: RedisClient, _ now: Int64) throws(RedisError) {
+        guard now - calledMicroseconds >= Self.callMicroseconds else { return }
+        calledMicroseconds = now
+        let channel = TakeScript.recallChannel(prefix: configuration.store.prefix)
+        _ = try client.command(["PUBLISH", channel, clockName])
+    }
+
+    /// Microseconds of Redis's time.
+    private static func instant(_ reply: RedisValue) throws(RedisError) -> Int64 {
+        guard let parts = reply.elements, parts.count == 2,
+            let seconds = parts[0].text.flatMap({ Int64($0) }),
+            let rest = parts[1].text.flatMap({ Int64($0) })
+        else { throw .protocolViolation("the answer to TIME is no time") }
+        return seconds * 1_000_000 + rest
     }
 
     /// On Redis's clock: those of the nodes need not agree.
     private func beat(_ client: RedisClient) throws(RedisError) {
         let now = try time(client)
-        let skew = clock.skew
-        if skew != toldSkew {
-            _ = try client.command(["SET", clockName, "\(skew)"])
-            toldSkew = skew
-        }
         let values = try client.pipeline([
             ["ZADD", nodes, "\(now)", node],
             ["ZREMRANGEBYSCORE", nodes, "-inf", "\(now - 10 * Self.nodeSeconds)"],
@@ -259,7 +287,7 @@ final class StoreThread: @unchecked Sendable {
     private func listen(_ options: StoreOptions) {
         let prefix = configuration.store.prefix
         let channel = TakeScript.recallChannel(prefix: prefix)
-        let tell: @Sendable (InvalidationNews) -> Void = { [server] news in Self.take(news, server) }
+        let tell: @Sendable (InvalidationNews) -> Void = { [self] news in take(news) }
         if options.isFollowing {
             let listeners = InvalidationListeners(
                 options, prefix: "\(prefix)key:", recallChannel: channel, tell)
@@ -270,7 +298,7 @@ final class StoreThread: @unchecked Sendable {
         }
     }
 
-    private static func take(_ news: InvalidationNews, _ server: GatewayServer) {
+    private func take(_ news: InvalidationNews) {
         switch news {
         case .established:
             server.shared.changesHeardMicroseconds = MonotonicClock.nowMicroseconds()
@@ -278,6 +306,10 @@ final class StoreThread: @unchecked Sendable {
         case .everything: server.invalidateAll()
         case .recalled(let name):
             let key = String(decoding: name, as: UTF8.self)
+            if key == clockName {
+                isCalled.store(true, ordering: .releasing)
+                server.shared.exposures.wakeup.signal()
+            }
             if let account = TakeScript.account(inKey: key) { server.recall(account: account) }
         case .changed(let name):
             let digits = String(decoding: name.suffix(Digest256.hexadecimalCount), as: UTF8.self)

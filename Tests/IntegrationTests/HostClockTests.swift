@@ -35,6 +35,17 @@ struct HostClockTests {
         var written: String {
             get throws { try redis.command("GET", "gateway:clock") }
         }
+
+        /// How long what one has let in keeps the other from letting in more, in seconds.
+        func held(by first: Gateway, from second: Gateway) throws -> Double {
+            try redis.command("DEL", "gateway:limit:{pair}:3s")
+            let start = ContinuousClock.now
+            for _ in 0..<10 { #expect(try first.call(key: Fleet.key).status == 200) }
+            let spent = ContinuousClock.now
+            #expect(spent - start < .seconds(1))
+            try Deadline(seconds: 10).wait("a permit") { try second.call(key: Fleet.key).status == 200 }
+            return (ContinuousClock.now - start) / .seconds(1)
+        }
     }
 
     @Test("NTP makes up half a second on one machine, and no gateway takes it for Redis's clock")
@@ -49,5 +60,31 @@ struct HostClockTests {
         poll(nil, 0, 1_200)
         #expect(try pair.written == "")
         #expect(!pair.astray.log.contains("clock"))
+    }
+
+    @Test("a machine that stood still counts permits as the others do again")
+    func paused() throws {
+        let clock = try SettableClock([1, 4, 7])
+        let pair = try Pair(clock)
+        pair.astray.child.signal(SIGSTOP)
+        poll(nil, 0, 1_000)
+        try clock.set(apart: -1_000_000)
+        pair.astray.child.signal(SIGCONT)
+        try Deadline(seconds: 5).wait("the others' word") {
+            pair.astray.log.contains("this machine's stood still")
+        }
+        #expect(try pair.written == "0:0")
+        // What one lets in counts for a whole window at the other.
+        for (first, second) in [(pair.astray, pair.other), (pair.other, pair.astray)] {
+            let held = try pair.held(by: first, from: second)
+            #expect(held > 2.95 && held < 4, "\(held)")
+        }
+    }
+
+    @Test("what is written of Redis's clock, and nobody sees, is put right")
+    func overwritten() throws {
+        let pair = try Pair(SettableClock())
+        try pair.redis.command("SET", "gateway:clock", "-500000:-500000")
+        try Deadline(seconds: 5).wait("the truth") { try pair.written == "0:0" }
     }
 }

@@ -28,4 +28,16 @@ package final class SharedStoreClock: Sendable {
             return (clock, step)
         }
     }
+
+    /// Takes over what others say of the skew, unless it was noticed since `known` that it is another.
+    package func follow(_ agreed: StoreClock.Skew, knowing known: StoreClock) {
+        cell.withLock { clock in
+            if clock.steps == known.steps { clock.follow(agreed) }
+        }
+    }
+
+    /// See `StoreClock.beginAnew`.
+    package func beginAnew(_ agreed: StoreClock.Skew, told: Int64, asked: Int64, answered: Int64) {
+        cell.withLock { $0.beginAnew(agreed, told: told, asked: asked, answered: answered) }
+    }
 }
