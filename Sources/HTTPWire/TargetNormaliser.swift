@@ -73,12 +73,16 @@ package enum TargetNormaliser {
         return nil
     }
 
-    /// `.;x` and `..;x` are dot segments to servers with path parameters, and names to all others.
+    /// `.;x` and `..;x` are dot segments to servers with path parameters, and names to all others; `..%3Bx`
+    /// is one behind a server that decodes it.
     private static func dotProblem(_ writer: ByteWriter, _ start: Int, _ count: Int) -> StaticString? {
-        let second = count > 1 ? writer.byte(at: start + 1) : 0
-        let third = count > 2 ? writer.byte(at: start + 2) : 0
-        return second == 0x3B || (second == 0x2E && third == 0x3B)
-            ? "dot segment with a parameter in the path" : nil
+        let dots = count > 1 && writer.byte(at: start + 1) == 0x2E ? 2 : 1
+        guard count > dots else { return nil }
+        let next = writer.byte(at: start + dots)
+        let isEscaped =
+            next == 0x25 && count > dots + 2 && writer.byte(at: start + dots + 1) == 0x33
+            && writer.byte(at: start + dots + 2) == 0x42
+        return next == 0x3B || isEscaped ? "dot segment with a parameter in the path" : nil
     }
 
     /// Drops the segment before the slash that ends the text; the root stays.

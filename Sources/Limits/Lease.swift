@@ -36,16 +36,23 @@ package struct SpentLog: Sendable {
         return later
     }
 
-    /// Nothing is added to what has been told, unless there is no more room: then all of that counts as not
-    /// told yet, so that some of it may be counted twice and nothing is left out.
+    /// Nothing is added to what has been told. When all of it has been and there is no more room, the last
+    /// two become one, at the later instant and told by the later call: the store may count it twice, and
+    /// leaves nothing out.
     ///
     /// - Parameter now: not before any earlier one.
     package mutating func add(_ permits: Int64, at now: Int64, grain: Int64) {
         let last = count - 1
+        if count == Self.capacity, entries[last].call != 0 {
+            entries[last - 1].at = max(entries[last - 1].at, entries[last].at)
+            entries[last - 1].permits &+= entries[last].permits
+            entries[last - 1].call = max(entries[last - 1].call, entries[last].call)
+            entries[last] = Entry(at: max(now, entries[last].at), permits: permits)
+            return
+        }
         if count == Self.capacity || last >= 0 && entries[last].call == 0 && now &- entries[last].at < grain {
             entries[last].at = max(now, entries[last].at)
             entries[last].permits &+= permits
-            entries[last].call = 0
             return
         }
         entries[count] = Entry(at: now, permits: permits)

@@ -112,6 +112,18 @@ def grpc_messages_slow_and_steady(scene):
 
 
 @case
+def grpc_in_name_only_is_a_slow_body(scene):
+    """No route whose upstream takes no messages loses its bound on slow bodies."""
+    streams, stream = scene.call(scene.path("h1", "sinkbody"), content=b"0", ends=False)
+    start = time.monotonic()
+    while time.monotonic() - start < 3.5:
+        streams.data(stream, b"x")
+        time.sleep(0.3)
+    status, head = streams.head(stream)
+    require(head["grpc-status"] == "14" and "in time" in head["grpc-message"], head)
+
+
+@case
 def grpc_errors_with_many_details(scene):
     streams, stream = scene.call(scene.path("h2", "details"))
     status, head, body, trailers, code = outcome(streams, stream)

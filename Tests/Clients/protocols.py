@@ -96,6 +96,11 @@ def breaks(stream, path, fields, rest):
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
+def sinks_body(stream, path, fields, rest):
+    """Takes a body, and never answers."""
+    until_end(stream, path, rest)
+
+
 def plain(stream, path, fields, rest):
     stream.sendall(OK)
     return True
@@ -151,6 +156,7 @@ def silent(stream, path, fields, rest):
 
 h1 = Plain({
     "echo": echo, "late": late, "half": half, "breaks": breaks, "plain": plain, "body": echo_body, "sink": sinks,
+    "sinkbody": sinks_body,
     "declines": answering(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno"),
     "version": answering(b"HTTP/1.1 426 Upgrade Required\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nContent-Length: 0\r\n\r\n"),
     "bare": switching(b"HTTP/1.1 101 Switching Protocols\r\n\r\n"),

@@ -209,6 +209,31 @@ struct LimitTests {
         #expect(left(try start().call("/nowhere", key: .standard), 404) == "r=99")
     }
 
+    @Test("a refusal tells its key's limits while calls of another key of the account are asked about")
+    func sparedBesideAnother() throws {
+        let redis = try RedisServer()
+        try redis.store("sk_live_busy", ["tier": "standard", "account": "shared", "limits": "100000/hour"])
+        try redis.store("sk_live_spared", ["tier": "standard", "account": "shared", "limits": "50/minute"])
+        let gateway = try Gateway(
+            Setup(try Upstream()).with {
+                $0.keys = []
+                $0.store = "url: \"\(redis.url)\"\ntimeout: 5s"
+            })
+        let busy = TestKey(secret: "sk_live_busy", id: "", account: "", tier: "")
+        let spared = TestKey(secret: "sk_live_spared", id: "", account: "", tier: "")
+        #expect(try gateway.call(key: busy).status == 200)
+        #expect(try gateway.call("/nowhere", key: spared)["RateLimit"]?.contains(";r=50;") == true)
+        let callers = try (0..<8).map { _ in try gateway.connect() }
+        let looker = try gateway.connect()
+        for _ in 0..<20 {
+            for caller in callers { try caller.send(Gateway.request(key: busy)) }
+            try looker.send(Gateway.request("/nowhere", key: spared))
+            let refused = try looker.response()
+            #expect(refused["RateLimit"]?.contains(";r=50;") == true, "\(refused)")
+            for caller in callers { #expect(try caller.response().status == 200) }
+        }
+    }
+
     @Test("a Redis that stands still holds up no refusal")
     func sparedWithoutStore() throws {
         let redis = try RedisServer()

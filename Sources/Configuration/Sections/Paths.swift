@@ -61,10 +61,11 @@ enum Paths {
         return text
     }
 
-    /// A segment that stands for itself in the normal form of a path. What is not unreserved in it may be
-    /// spelt as an escape too (RFC 3986 section 2.2), with which a request for it is refused.
+    /// A segment that stands for itself in the normal form of a path, and has no parameters. What is not
+    /// unreserved in it may be spelt as an escape too (RFC 3986 section 2.2), with which a request for it is
+    /// refused.
     static func isPlainSegment(_ segment: Substring) -> Bool {
         !segment.isEmpty && segment != "." && segment != ".."
-            && !segment.contains { "*{}?#%\\".contains($0) }
+            && !segment.contains { "*{}?#%\\;\"<>`".contains($0) }
     }
 }

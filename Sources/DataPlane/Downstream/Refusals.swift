@@ -220,7 +220,7 @@ extension Worker {
         var context = RefusalContext(text)
         context.closes = true
         context.method = requestHead.value.method
-        context.isGRPC = slot.value.stream.isGRPC
+        context.isGRPC = slot.value.kind == .stream ? slot.value.stream.isGRPC : requestHead.value.isGRPC
         // RFC 9110 section 15.5.6: a 405 says what there is.
         if text.status == 405 { context.challenge = Self.methodsWithoutConnect }
         let requestID = state.value.requestID

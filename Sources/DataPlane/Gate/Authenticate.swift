@@ -26,7 +26,7 @@ extension Worker {
         let now = state.value.nowMicroseconds
         switch cache.find(fingerprint, nowMicroseconds: now) {
         case .known(let entry):
-            metrics.cache.add(WorkerMetrics.CacheResult.hit.rawValue)
+            if !slot.value.hasSeenLimits { metrics.cache.add(WorkerMetrics.CacheResult.hit.rawValue) }
             return standing(ofEntry: entry, token)
         case .unknown:
             metrics.cache.add(WorkerMetrics.CacheResult.unknown.rawValue)

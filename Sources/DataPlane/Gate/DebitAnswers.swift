@@ -106,7 +106,7 @@ extension Worker {
         account.value.deniedCost = account.value.debitedCost
         account.value.deniedUntilMicroseconds =
             mayWait ? 0 : denialEnd(retry, othersHold, clock, answered)
-        endInspections(account)
+        if account.value.inspectedPlan == windows { endInspections(account) }
         conclude(account, decision, granted, answered, sparingRest: mayWait)
         debitIsOver(account)
     }

@@ -237,6 +237,13 @@ extension Worker {
         let owing = owingLease(of: account)
         if let owing { account.value.debitedPlan = owing.value.plan }
         let mayAsk = owing.map { $0.value.next < 0 } ?? true
+        // Those who only look come first when the last answer was not about their windows: no later than with
+        // the next debit, and no oftener than with every other.
+        if owing == nil, account.value.inspecting.count > 0,
+            account.value.seenPlan != account.value.inspectedPlan
+        {
+            account.value.debitedPlan = account.value.inspectedPlan
+        }
         while mayAsk, account.value.waiting.count > 0 {
             let reference = waiters[Int(account.value.waiting.head)].reference
             guard let exchange = exchanges.lookup(reference), !exchange.value.isDead else {

@@ -63,10 +63,6 @@ extension Worker {
         let pathCount = target.value.count
         target.value.append(block.span(requestHead.value.query))
         let routing = route(pathCount)
-        if case .twoRoutes(let why) = routing {
-            refuseMalformed(slot, 400, why)
-            return false
-        }
         if case .route(let number) = routing, rows.routes[number].isPublic {
             if isTooLarge(number) { return refuse(slot, .tooLarge, headCount: headCount, route: number) }
             if requestHead.value.maxForwards == 0 {
@@ -104,6 +100,11 @@ extension Worker {
         }
         if case .route(let number) = routing, mayUse(number, key) {
             return limit(slot, headCount: headCount, route: number, key)
+        }
+        // Only here: others would learn of routes from it.
+        if case .twoRoutes(let why) = routing {
+            refuseMalformed(slot, 400, why)
+            return false
         }
         if awaitLimits(slot, key) { return false }
         switch routing {

@@ -91,8 +91,12 @@ extension Worker {
         return slot.value.stallBytes < (elapsed / 1_000_000) * Int64(timeouts.bodyRate)
     }
 
+    /// Whether a body is one of messages: nobody can say so of a route whose upstream does not take them.
     private func sendsMessages(_ slot: Slot<Downstream>) -> Bool {
-        slot.value.kind == .stream && exchanges.lookup(slot.value.exchange)?.value.isGRPC == true
+        guard slot.value.kind == .stream, let exchange = exchanges.lookup(slot.value.exchange) else {
+            return false
+        }
+        return exchange.value.isGRPC && upstreams[Int(exchange.value.upstream)].usesHTTP2
     }
 
     /// How long the next bytes of a request's body may take, in microseconds. Messages of gRPC come when
