@@ -155,7 +155,8 @@ struct ClockAgreementTests {
         }
     }
 
-    @Test("a clock of Redis that is made faster or slower takes all along", arguments: [833, -833] as [Int64])
+    @Test(
+        "a clock of Redis that is made faster or slower takes all along", arguments: [833, -833] as [Int64])
     func madeFaster(_ rate: Int64) {
         var world = World(3, seed: 6)
         world.run(6_000_000, busy: [0]) { $0.set += rate }
