@@ -29,11 +29,10 @@ package struct ChunkDecoder: Sendable {
     package static let extensionExcessMax: Int64 = 16_384
     /// Bytes of the trailer section of a request.
     package static let trailerBytesMax = 8_192
-    /// Fields of the trailer section of a request.
-    package static let trailerFieldsMax = 100
     /// The same of an answer: gRPC has its errors there with all their details.
     package static let answerTrailerBytesMax = 32_768
-    package static let answerTrailerFieldsMax = 256
+    /// Fields of a trailer section.
+    package static let trailerFieldsMax = 100
 
     private var state = State.size
     private var digits: UInt8 = 0
@@ -187,9 +186,7 @@ package struct ChunkDecoder: Sendable {
         case .field(let slice, let next):
             trailerBytes += Int32(truncatingIfNeeded: next - offset)
             trailerFields += 1
-            guard trailerFields <= (isOfAnswer ? Self.answerTrailerFieldsMax : Self.trailerFieldsMax) else {
-                return .invalid("too many trailer fields")
-            }
+            guard trailerFields <= Self.trailerFieldsMax else { return .invalid("too many trailer fields") }
             offset = next
             let isForbidden =
                 slice.id.isForbiddenInTrailers || slice.id.isHopByHop

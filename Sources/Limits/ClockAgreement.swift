@@ -34,6 +34,8 @@ package struct ClockAgreement: Sendable {
     private var changed: Int64?
     /// Since when ours is written over others', and has not been met with.
     private var insisting: Int64?
+    /// When it was last written over others'.
+    private var insisted: Int64 = 0
 
     package init() {}
 
@@ -51,7 +53,9 @@ package struct ClockAgreement: Sendable {
         if written == ours { return .none }
         if written.meets(ours) {
             if written.low >= ours.low, written.high <= ours.high { return .follow(written) }
-            return ours == told ? .none : .tell(ours, calling: false)
+            // Whoever joins goes by what is written, and could not know it better by itself.
+            let isWider = written.low <= ours.low && written.high >= ours.high
+            return ours == told && !isWider ? .none : .tell(ours, calling: false)
         }
         if isStep { return .tell(ours, calling: true) }
         if written.meets(clock.seen) { return .follow(written) }
@@ -73,11 +77,14 @@ package struct ClockAgreement: Sendable {
             told = skew
             if calling, !isStep {
                 insisting = insisting ?? now
+                insisted = now
                 return
             }
         case .follow(let skew): told = skew
         case .yield(let skew): (told, changed) = (skew, now)
         }
+        // What has just been written is found again before the others have seen it.
+        if case .none = move, now &- insisted < Self.settlingMicroseconds { return }
         insisting = nil
     }
 }

@@ -35,11 +35,16 @@ package struct StoreClock: Sendable {
         /// - Returns: nil for anything else.
         package init?(_ text: String) {
             let ends = text.split(separator: ":", omittingEmptySubsequences: false).map { Int64($0) }
-            guard ends.count == 2, let low = ends[0], let high = ends[1], low <= high else { return nil }
+            guard ends.count == 2, let low = ends[0], let high = ends[1], low <= high,
+                low >= -Self.maximumMicroseconds, high <= Self.maximumMicroseconds
+            else { return nil }
             self.init(low: low, high: high)
         }
 
         package var description: String { "\(low):\(high)" }
+
+        /// A clock that is a century off is somebody's mistake.
+        private static let maximumMicroseconds: Int64 = 36_525 * 86_400_000_000
     }
 
     /// What a caller tells the store of the present instant.

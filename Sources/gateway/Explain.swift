@@ -60,7 +60,7 @@ private struct Explanation {
         case .malformed(let why):
             answer(400, "BAD_REQUEST", why)
             return
-        case .noRoute(let path), .otherMethods(let path, _): self.path = path
+        case .noRoute(let path), .otherMethods(let path, _), .twoRoutes(let path, _): self.path = path
         case .route(let number, let path):
             self.path = path
             route = configuration.routes[number]
@@ -81,10 +81,11 @@ private struct Explanation {
             return
         }
         guard let route else {
-            if case .otherMethods(_, let allow) = finding {
+            switch finding {
+            case .otherMethods(_, let allow):
                 answer(405, "METHOD_NOT_ALLOWED", "the path has routes for \(allow) only")
-            } else {
-                answer(404, "NOT_FOUND", "no route covers this path")
+            case .twoRoutes(_, let why): answer(400, "BAD_REQUEST", why)
+            default: answer(404, "NOT_FOUND", "no route covers this path")
             }
             return
         }

@@ -162,7 +162,8 @@ final class StoreThread: @unchecked Sendable {
         let replies = try client.pipeline([["GET", clockName], ["TIME"]])
         let answered = MonotonicClock.nowMicroseconds()
         let told = try Self.instant(replies[1])
-        let written = replies[0].text.flatMap { StoreClock.Skew($0) }
+        // One by which there would be no time yet is nobody's.
+        let written = replies[0].text.flatMap { StoreClock.Skew($0) }.flatMap { told > $0.high ? $0 : nil }
         if let written { server.shared.storeClock.adopt(written) }
         let (known, step) = server.shared.storeClock.observe(told, asked: asked, answered: answered)
         if step != 0 {
@@ -193,7 +194,8 @@ final class StoreThread: @unchecked Sendable {
         guard now - calledMicroseconds >= Self.callMicroseconds else { return }
         calledMicroseconds = now
         let channel = TakeScript.recallChannel(prefix: configuration.store.prefix)
-        _ = try client.command(["PUBLISH", channel, clockName])
+        // Whoever may not call is heard with the next beat.
+        _ = try client.pipeline([["PUBLISH", channel, clockName]])
     }
 
     /// Microseconds of Redis's time.

@@ -187,10 +187,14 @@ struct LifeTests {
     func secondSignal() throws {
         let gateway = try Gateway(Setup(try Upstream()))
         let tasks = "/proc/\(gateway.child.processID)/task"
-        let worker = try #require(
-            try FileManager.default.contentsOfDirectory(atPath: tasks).first {
-                try String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8) == "worker-0\n"
-            })
+        var worker = ""
+        try Deadline(seconds: 10).wait("the worker's name") {
+            worker =
+                try FileManager.default.contentsOfDirectory(atPath: tasks).first {
+                    try String(contentsOfFile: "\(tasks)/\($0)/comm", encoding: .utf8) == "worker-0\n"
+                } ?? ""
+            return !worker.isEmpty
+        }
         // Held for ten minutes as it goes to wait for its next event.
         let calls = "epoll_wait,epoll_pwait"
         let tracer = try ChildProcess(

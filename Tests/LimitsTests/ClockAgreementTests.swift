@@ -225,4 +225,49 @@ struct ClockAgreementTests {
                     == .tell(clock.skew, calling: true))
         }
     }
+
+    /// A gateway that has gone by its skew of 0 for long.
+    static func settled() -> (StoreClock, ClockAgreement) {
+        var clock = StoreClock()
+        _ = clock.observe(1_000_000_000, asked: 0, answered: 100)
+        var agreement = ClockAgreement()
+        agreement.made(agreement.move(written: nil, clock, now: 100), clock, now: 100)
+        return (clock, agreement)
+    }
+
+    @Test("what one has just written oneself is no consent of the others")
+    func ownValue() {
+        let (clock, settled) = Self.settled()
+        var agreement = settled
+        let other = StoreClock.Skew(low: 700_000, high: 700_000)
+        var told = 0
+        for second in 5..<30 {
+            let now = Int64(second) * 1_000_000
+            let move = agreement.move(written: other, clock, now: now)
+            guard move == .tell(clock.skew, calling: true) else {
+                #expect(move == .yield(other))
+                #expect((8...12).contains(told))
+                return
+            }
+            told += 1
+            agreement.made(move, clock, now: now)
+            // Called by itself, it finds its own.
+            let next = agreement.move(written: clock.skew, clock, now: now + 1_000)
+            #expect(next == .none)
+            agreement.made(next, clock, now: now + 1_000)
+        }
+        Issue.record("two would insist for ever")
+    }
+
+    @Test("what is written less exactly than one knows is written anew")
+    func wider() {
+        let (clock, agreement) = Self.settled()
+        let wide = StoreClock.Skew(low: -150_000, high: 150_000)
+        #expect(agreement.move(written: wide, clock, now: 5_000_000) == .tell(clock.skew, calling: false))
+    }
+
+    @Test(
+        "a skew that no clock has is none",
+        arguments: ["-9223372036854775808:0", "0:9000000000000000000", "0:9223372036854775807", "1:0", "x:1"])
+    func impossible(_ text: String) { #expect(StoreClock.Skew(text) == nil) }
 }

@@ -24,7 +24,8 @@ extension Worker {
             debitsFailed(reply, command, lane)
             return
         }
-        noteTime(reply.element(1).integer, command, lane, answeredMicroseconds)
+        store.value.epoch = shared.storeClock.epoch
+        store.value.hasStepped = noteTime(reply.element(1).integer, command, lane, answeredMicroseconds)
         // Redis has reckoned that the answer would be here by now, and may have written down too early what
         // it grants: as good as no answer.
         let isReckoned = reply.element(0).integer != reply.element(1).integer &- command.skew
@@ -49,9 +50,10 @@ extension Worker {
         }
     }
 
+    /// - Returns: whether the clock has been set, or so it seems.
     private func noteTime(
         _ time: Int64, _ command: PendingCommand, _ lane: StoreLane, _ answered: Int64
-    ) {
+    ) -> Bool {
         var step: Int64 = 0
         if isCluster {
             step = lane.state.value.clock.observe(time, asked: command.sentMicroseconds, answered: answered)
@@ -59,13 +61,14 @@ extension Worker {
             (lane.state.value.clock, step) = shared.storeClock.observe(
                 time, asked: command.sentMicroseconds, answered: answered)
         }
-        guard step != 0 else { return }
+        guard step != 0 else { return false }
         if step > TakeScript.stepMaxMicroseconds { shared.generations.noteLoss() }
         // Whoever joins now has to know.
         shared.exposures.wakeup.signal()
         shared.report(
             .error, "store: Redis's clock has been set by \(step / 1_000) ms; limits go on as if it had not",
             every: 10)
+        return true
     }
 
     private func takeDebit(
@@ -104,8 +107,9 @@ extension Worker {
         if !isShort { account.value.delays = 0 }
         noteSeen(account, windows, decision, answered)
         account.value.deniedCost = account.value.debitedCost
+        account.value.deniedEpoch = store.value.epoch
         account.value.deniedUntilMicroseconds =
-            mayWait ? 0 : denialEnd(retry, othersHold, clock, answered)
+            mayWait || store.value.hasStepped ? 0 : denialEnd(retry, othersHold, clock, answered)
         if account.value.inspectedPlan == windows { endInspections(account) }
         conclude(account, decision, granted, answered, sparingRest: mayWait)
         debitIsOver(account)

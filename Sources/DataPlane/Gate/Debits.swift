@@ -34,7 +34,8 @@ extension Worker {
         }
         // A dearer call is refused too, but waits for longer: Redis knows how long.
         if now < account.value.deniedUntilMicroseconds, cost == account.value.deniedCost,
-            account.value.seenPlan == key.value.plan
+            account.value.seenPlan == key.value.plan,
+            account.value.deniedEpoch == shared.storeClock.epoch
         {
             let decision = account.value.seenDecision
             countDecision(decision, key: key, isDegraded: false)

@@ -5,6 +5,10 @@ import Synchronization
 /// it, and so does the heart, so that a worker without calls knows as well as the others that it was set.
 package final class SharedStoreClock: Sendable {
     private let cell = Mutex(StoreClock())
+    private let beginnings = Atomic<Int>(0)
+
+    /// Grows when the clock was begun anew: what was translated by the one before holds no longer.
+    package var epoch: Int { beginnings.load(ordering: .acquiring) }
 
     init() {}
 
@@ -39,5 +43,6 @@ package final class SharedStoreClock: Sendable {
     /// See `StoreClock.beginAnew`.
     package func beginAnew(_ agreed: StoreClock.Skew, told: Int64, asked: Int64, answered: Int64) {
         cell.withLock { $0.beginAnew(agreed, told: told, asked: asked, answered: answered) }
+        beginnings.add(1, ordering: .releasing)
     }
 }

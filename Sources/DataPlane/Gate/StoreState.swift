@@ -83,6 +83,8 @@ struct Account {
     /// Until then every call of this cost is refused here under the plan that was seen last: only time frees
     /// permits.
     var deniedUntilMicroseconds: Int64 = 0
+    /// By which of the store's clocks that was reckoned.
+    var deniedEpoch = 0
     var deniedCost: Int64 = 0
     /// What Redis said last of its windows, under which plan, and when; 0 before.
     var seenPlan = LimitPlan([])
@@ -262,6 +264,10 @@ struct StoreWays {
 
 /// Everything about the store that changes; touched by the worker's thread only.
 struct StoreState {
+    /// Which of the store's clocks the answer that is being taken is reckoned by, and whether it has told of
+    /// a step, after which nobody knows yet whose clock it was.
+    var epoch = 0
+    var hasStepped = false
     var freeWaiter: Int32 = -1
     var untouchedWaiters: Int32 = 0
     /// Keys in use by calls under way that the cache no longer holds, counted by digest.

@@ -10,6 +10,8 @@ package enum RouteFinding: Sendable, Equatable {
     case noRoute(path: String)
     /// The path has routes, but none for this method: the value of `Allow`.
     case otherMethods(path: String, allow: String)
+    /// Servers read the path in two ways, which lead to two routes: those with a key are refused with 400.
+    case twoRoutes(path: String, why: String)
     /// The route's index in the configuration.
     case route(Int, path: String)
 }
@@ -36,7 +38,9 @@ extension RouteFinding {
         let path = String(copying: block.readable)
         let router = Router(routes)
         let match = router.match(block.readable)
-        if let why = router.ambiguity(match, &block, pathCount: block.count) { return .malformed("\(why)") }
+        if let why = router.ambiguity(match, &block, pathCount: block.count) {
+            return .twoRoutes(path: path, why: "\(why)")
+        }
         guard let entry = match else { return .noRoute(path: path) }
         let known = Method.allCases.first { "\($0.name)" == method } ?? .other
         let number = router.entries[entry].routes[Int(known.rawValue)]
