@@ -60,6 +60,7 @@ extension Worker {
         let othersWait =
             account.value.debited.count == 0 && account.value.waiting.count > 0
             || (lease.map { $0.value.next >= 0 } ?? false)
+            || account.value.inspecting.count > 0 && account.value.inspectedPlan != windows
         let isInDemand = account.value.debited.count > 0 || (lease.map { $0.value.spent.count > 0 } ?? false)
         if isInDemand, !othersWait, !account.value.isRecalled, windows.count > 0, !isCautious(windows) {
             wanted = account.value.demand.wanted(
